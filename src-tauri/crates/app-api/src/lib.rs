@@ -1,0 +1,1 @@
+//! What the window and the CLI say to the host daemon.

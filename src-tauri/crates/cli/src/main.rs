@@ -1,0 +1,2 @@
+//! caisson.
+fn main() {}

@@ -1,0 +1,2 @@
+//! caisson-host.
+fn main() {}

@@ -1,0 +1,1 @@
+//! What a hypervisor backend must do.

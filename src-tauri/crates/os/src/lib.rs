@@ -1,0 +1,1 @@
+//! Directories, processes and the docker context.

@@ -1,0 +1,2 @@
+//! caisson-desktop.
+fn main() {}

@@ -1,0 +1,2 @@
+//! caisson-engine.
+fn main() {}

@@ -1,0 +1,1 @@
+//! References, content store, layers.

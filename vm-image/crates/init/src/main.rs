@@ -1,0 +1,2 @@
+//! caisson-init.
+fn main() {}

@@ -1,0 +1,2 @@
+//! caisson-shim.
+fn main() {}
