@@ -1,1 +1,57 @@
-//! What host and guest say to each other.
+//! What host and guest say to each other over vsock: the one contract between the two sides.
+//!
+//! Every conversation is a vsock stream of its own. Who listens and who connects:
+//!
+//! | stream  | port                | connects | speaks |
+//! |---------|---------------------|----------|--------|
+//! | CONTROL | [`HOST_CONTROL`]    | guest    | frames: [`FromGuest`] and [`ToGuest`], the whole life of the machine |
+//! | PORTS   | [`HOST_PORTS`]      | guest    | frames: [`PortsRequest`] and [`PortsReply`], one stream an engine connection |
+//! | API     | [`GUEST_API`]       | host     | raw bytes to and from the engine's socket |
+//! | RELAY   | [`GUEST_RELAY`]     | host     | one [`RelayRequest`], one [`RelayReply`], then raw bytes |
+//!
+//! On raw streams a half-close of either side is passed on to the other: attach, exec and build need it.
+//!
+//! [`frame`] is how a message becomes bytes. The crate is pure (no sockets, no clock but the one it is asked to read)
+//! and builds for every host system as well as for the guest.
+//!
+//! The first message on CONTROL is the guest's [`FromGuest::Hello`]. It names the protocol version; [`check_protocol`]
+//! is what either side asks before it believes anything else. `Hello` and [`ToGuest::Refused`] may gain fields but
+//! never lose one, so that two sides of different versions can still tell each other so.
+
+mod control;
+pub mod frame;
+mod ports;
+mod relay;
+
+pub use control::{BootStage, FromGuest, ToGuest, UnixNanos, VersionMismatch, check_protocol};
+pub use frame::{FrameError, FrameReader, MAX_FRAME, read_frame, write_frame};
+pub use ports::{
+    PortForward, PortOutcome, PortProtocol, PortsAnswer, PortsCall, PortsReply, PortsRequest, PublishRefused,
+    RefusalCode,
+};
+pub use relay::{RelayProtocol, RelayRefusal, RelayReply, RelayRequest};
+
+/// The version of this contract. It rises with every change that an older side would misread.
+pub const PROTOCOL: u32 = 1;
+
+/// A vsock port on which the host listens and to which the guest connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostVsockPort(pub u32);
+
+/// A vsock port on which the guest listens and to which the host connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GuestVsockPort(pub u32);
+
+/// Hello, boot stages, clock, power-off.
+pub const HOST_CONTROL: HostVsockPort = HostVsockPort(1024);
+/// The engine's published ports.
+pub const HOST_PORTS: HostVsockPort = HostVsockPort(1025);
+/// The Docker Engine API.
+pub const GUEST_API: GuestVsockPort = GuestVsockPort(1024);
+/// A connection to an address inside the guest, such as a container's.
+pub const GUEST_RELAY: GuestVsockPort = GuestVsockPort(1025);
+
+/// Where the engine finds the agent's door to PORTS, inside the guest.
+pub const GUEST_PORTS_SOCKET: &str = "/run/caisson/ports.sock";
+/// Where the engine answers the Docker API, inside the guest.
+pub const GUEST_ENGINE_SOCKET: &str = "/run/caisson/docker.sock";
