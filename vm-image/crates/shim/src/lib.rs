@@ -1,1 +1,8 @@
-//! The shim protocol.
+//! What the engine and a container's shim say to each other, and the files they share.
+//!
+//! The program itself is `caisson-shim <bundle>` (see `main.rs`); this library is only the contract.
+
+pub mod config;
+pub mod proto;
+
+pub use config::{LogTarget, Rootfs, ShimConfig, Stdin};

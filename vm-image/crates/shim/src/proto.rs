@@ -1,0 +1,287 @@
+//! Requests and replies on a shim's socket.
+//!
+//! Each connection carries one [`Request`] frame, answered by one [`Reply`] frame. A frame is a little-endian `u32` length
+//! and that many bytes of JSON, at most [`MAX_FRAME`]: the framing of `caisson-guest-proto`, so an async client uses its
+//! codec with these types. Here is the blocking side.
+//!
+//! After [`Reply::Attached`] the connection is a raw stream:
+//!
+//! - shim to client: without a terminal Docker's multiplexed stream (8-byte headers: stream number 1 or 2, three zeros,
+//!   big-endian length), with a terminal the bytes as they are. No backlog: bytes from the moment of `Attached` on. The shim closes the
+//!   connection when the container's output has ended and is delivered.
+//! - client to shim: raw input, if asked for. A half-close (or close) ends the input as dockerd does: with
+//!   [`Stdin::Once`](crate::Stdin::Once) and no terminal the container's stdin is closed and output goes on;
+//!   otherwise this client is detached, and the container's stdin stays open.
+//!
+//! Detach keys are the engine's business: it sees the bytes first, and detaches by closing the connection.
+//!
+//! The order for a start without a lost byte: spawn the shim, `Attach` for every waiting client, then `Start`; `Wait` may be
+//! asked at any time after the spawn. The shim exits by itself when the exit record is written, waits are answered and attached
+//! clients have their bytes; a connection that fails after that means: read the exit record. If that is missing too, the shim
+//! was killed, and the container with it (exit code 137 by dockerd's custom).
+
+use std::io::{self, Read, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The longest frame that either side accepts, in bytes of JSON.
+pub const MAX_FRAME: usize = 1 << 20;
+
+/// What a client asks of a shim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Make the container and run its process. Answered by [`Reply::Started`] once the program is executing, or by
+    /// [`Reply::Failed`], after which the shim cleans up and exits. A second `Start` is refused.
+    Start,
+    /// Turn this connection into the container's streams. Also before `Start`.
+    Attach {
+        /// Pass this client's bytes to the container's stdin.
+        stdin: bool,
+        /// Deliver stdout (with a terminal: its output).
+        stdout: bool,
+        /// Deliver stderr (with a terminal there is none).
+        stderr: bool,
+    },
+    /// Send a signal to the container's first process. Answered by [`Reply::Done`]; refused if there is none.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Set the terminal's size; before `Start` it is remembered. Answered by [`Reply::Done`]; refused without a terminal.
+    Resize {
+        /// Lines.
+        rows: u16,
+        /// Columns.
+        cols: u16,
+    },
+    /// Answered by [`Reply::Exited`] when the process has ended (at once if it has).
+    Wait,
+    /// Answered by [`Reply::State`].
+    State,
+    /// End a shim that has not been started. Answered by [`Reply::Done`]; refused once started.
+    Discard,
+}
+
+/// What a shim answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// The program runs.
+    Started {
+        /// The first process, as seen by the engine.
+        pid: u32,
+        /// When `execve` had succeeded.
+        started_at: UnixNanos,
+    },
+    /// The program could not be run.
+    Failed(StartFailure),
+    /// From here on this connection is a raw stream.
+    Attached,
+    /// Done; nothing to tell.
+    Done,
+    /// The process has ended.
+    Exited(ExitRecord),
+    /// Where the container stands.
+    State(State),
+    /// The request does not fit the container's state, or could not be read.
+    Refused {
+        /// Why, for a person.
+        message: String,
+    },
+}
+
+/// Where a container stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Not started yet.
+    Created,
+    /// Running.
+    Running {
+        /// The first process, as seen by the engine.
+        pid: u32,
+        /// When it started.
+        started_at: UnixNanos,
+    },
+    /// Ended, or failed to start.
+    Exited(ExitRecord),
+}
+
+/// How a container ended; also the contents of [`ShimConfig::exit_record`](crate::ShimConfig::exit_record).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// The exit code; 128 + n for a process killed by signal n; [`FailureKind::exit_code`] when it never ran.
+    pub code: i32,
+    /// When the process was seen to have ended.
+    pub finished_at: UnixNanos,
+    /// Whether the kernel killed a process of the container for want of memory.
+    pub oom_killed: bool,
+    /// Why the program could not be run at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<StartFailure>,
+}
+
+/// Why a container's program could not be run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct StartFailure {
+    /// The class of the failure.
+    pub kind: FailureKind,
+    /// What dockerd says after `failed to create task for container: failed to create shim task: OCI runtime create failed: `,
+    /// in runc's words where runc has some: `exec: "foo": executable file not found in $PATH`.
+    pub message: String,
+}
+
+/// The class of a [`StartFailure`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The program does not exist.
+    NotFound,
+    /// The program exists and cannot be executed (mode bits, file format).
+    NotExecutable,
+    /// A path that must be a directory is not one, or the program is one.
+    NotDirectory,
+    /// The container's process lacks a right.
+    Permission,
+    /// A user, group or limit asked for does not exist here, or cannot be had.
+    Invalid,
+    /// Anything else.
+    Other,
+}
+
+impl FailureKind {
+    /// The container's exit code for this failure, as dockerd sets it: 127 not found, 126 cannot be invoked, else 128.
+    pub fn exit_code(self) -> i32 {
+        match self {
+            Self::NotFound => 127,
+            Self::NotExecutable | Self::NotDirectory | Self::Permission => 126,
+            Self::Invalid | Self::Other => 128,
+        }
+    }
+}
+
+/// A moment: nanoseconds since 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UnixNanos(pub u64);
+
+/// A frame with its length in front, ready to be sent.
+///
+/// # Errors
+/// If the message is longer than [`MAX_FRAME`].
+pub fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message)?;
+    let length = frame.len() - 4;
+    check_length(length)?;
+    let prefix = u32::try_from(length).expect("MAX_FRAME fits a u32");
+    frame[..4].copy_from_slice(&prefix.to_le_bytes());
+    Ok(frame)
+}
+
+/// Takes one whole frame off the front of `bytes`: the message and the frame's full length, or `None` if more bytes are needed.
+///
+/// # Errors
+/// If the announced length is over `limit`, or the JSON is not a `T`.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> io::Result<Option<(T, usize)>> {
+    let Some((prefix, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*prefix) as usize;
+    check_length_within(length, limit)?;
+    match rest.get(..length) {
+        Some(body) => Ok(Some((serde_json::from_slice(body)?, 4 + length))),
+        None => Ok(None),
+    }
+}
+
+/// Writes one frame, blocking.
+///
+/// # Errors
+/// Whatever the stream says, or a message over [`MAX_FRAME`].
+pub fn write_frame<T: Serialize>(stream: &mut impl Write, message: &T) -> io::Result<()> {
+    stream.write_all(&encode(message)?)
+}
+
+/// Reads one frame, blocking, and no byte more.
+///
+/// # Errors
+/// Whatever the stream says (`UnexpectedEof` if it ends inside a frame or before one), an announced length over [`MAX_FRAME`],
+/// or JSON that is not a `T`.
+pub fn read_frame<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
+    let mut prefix = [0; 4];
+    stream.read_exact(&mut prefix)?;
+    let length = u32::from_le_bytes(prefix) as usize;
+    check_length(length)?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok(serde_json::from_slice(&body)?)
+}
+
+fn check_length(length: usize) -> io::Result<()> {
+    check_length_within(length, MAX_FRAME)
+}
+
+fn check_length_within(length: usize, limit: usize) -> io::Result<()> {
+    if length > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a frame of {length} bytes is over the limit of {limit}"),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_a_length_and_json() {
+        let frame = encode(&Request::Start).unwrap();
+        assert_eq!(frame, b"\x07\0\0\0\"start\"");
+        assert_eq!(read_frame::<Request>(&mut &frame[..]).unwrap(), Request::Start);
+    }
+
+    #[test]
+    fn a_partial_frame_waits_for_more() {
+        let frame = encode(&Request::Resize { rows: 24, cols: 80 }).unwrap();
+        for end in 0..frame.len() {
+            assert!(decode::<Request>(&frame[..end], MAX_FRAME).unwrap().is_none(), "{end} bytes");
+        }
+        let (request, used) = decode::<Request>(&frame, MAX_FRAME).unwrap().unwrap();
+        assert_eq!((request, used), (Request::Resize { rows: 24, cols: 80 }, frame.len()));
+    }
+
+    #[test]
+    fn a_long_frame_is_refused_before_it_is_read() {
+        let announced = u32::try_from(MAX_FRAME + 1).unwrap().to_le_bytes();
+        assert_eq!(
+            read_frame::<Request>(&mut &announced[..]).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+        assert!(decode::<Request>(&announced, MAX_FRAME).is_err());
+        assert!(encode(&"x".repeat(MAX_FRAME)).is_err());
+    }
+
+    #[test]
+    fn replies_survive_the_wire() {
+        let failure = StartFailure { kind: FailureKind::NotFound, message: "exec: \"x\"".into() };
+        let record = ExitRecord {
+            code: 127,
+            finished_at: UnixNanos(7),
+            oom_killed: false,
+            failure: Some(failure.clone()),
+        };
+        for reply in [
+            Reply::Started { pid: 1, started_at: UnixNanos(u64::MAX) },
+            Reply::Failed(failure),
+            Reply::Exited(record.clone()),
+            Reply::State(State::Exited(record)),
+            Reply::Refused { message: "no".into() },
+        ] {
+            assert_eq!(read_frame::<Reply>(&mut &encode(&reply).unwrap()[..]).unwrap(), reply);
+        }
+    }
+}
