@@ -11,9 +11,13 @@ pub struct MachineStatus {
     /// The stages of the present or last boot, in order; all [`StageProgress::Waiting`] before the first one.
     pub stages: Vec<StageStatus>,
     /// What the user should know though nothing failed, such as that there is no hardware acceleration.
-    pub notices: Vec<String>,
-    /// The backend that powers it: `qemu`, `vz` or `hcs`.
+    pub notices: Vec<Notice>,
+    /// The hypervisor's name: `QEMU`, `Virtualization.framework`, `Hyper-V`.
     pub hypervisor: String,
+    /// Who runs the machine's instructions; none before the hypervisor was asked for the first time.
+    pub acceleration: Option<Acceleration>,
+    /// The room on the data disk, once there is too little of it.
+    pub disk_full: Option<DiskRoom>,
     /// Where Docker clients find the engine, as `DOCKER_HOST` takes it.
     pub docker_host: String,
     /// The docker context that points there.
@@ -33,10 +37,12 @@ pub enum MachineState {
         /// The stage that it is in.
         stage: BootStage,
     },
-    /// The engine answers.
+    /// The engine has answered.
     Running {
         /// From the start to the engine's first answer, in milliseconds.
         boot_ms: u32,
+        /// How the engine is now.
+        engine: EngineState,
     },
     /// It goes down, in order.
     Stopping,
@@ -45,6 +51,52 @@ pub enum MachineState {
         /// Why.
         failure: Failure,
     },
+}
+
+/// The engine of a machine that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EngineState {
+    /// It answers.
+    Up,
+    /// It ended by itself and is started again; containers go on meanwhile.
+    Restarting {
+        /// How it ended: `exit status 1`.
+        status: String,
+        /// The last that it said.
+        tail: String,
+    },
+}
+
+/// Something that works, but not as well as the user might expect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct Notice {
+    /// What is so, in English.
+    pub text: String,
+    /// What the user could do about it, in English.
+    pub remedy: Option<String>,
+}
+
+/// Who runs the machine's instructions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Acceleration {
+    /// The computer's own processor.
+    Hardware {
+        /// The system's facility: `KVM`, `Hypervisor.framework`, `Hyper-V`.
+        by: String,
+    },
+    /// A program translates them: everything works, 15 to 20 times slower.
+    Emulated,
+}
+
+/// The room on the machine's data disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct DiskRoom {
+    /// What is free, in MiB.
+    pub free_mib: u32,
+    /// The whole, in MiB.
+    pub total_mib: u32,
 }
 
 /// The stages of a boot, in order.
@@ -111,26 +163,36 @@ pub struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Type)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCode {
-    /// The virtual machine's image (kernel, root) is missing or incomplete.
-    ImageMissing,
-    /// A program or system feature that the backend needs is missing.
-    HypervisorMissing,
-    /// The backend is there but could not start the machine.
-    LaunchFailed,
-    /// A stage did not end before its deadline.
-    TimedOut,
+    /// The machine's image is absent, incomplete or cannot be read.
+    ImageUnusable,
+    /// The data disk cannot be made, grown or opened.
+    DataDiskUnusable,
+    /// The data disk in the machine is full, so that the engine cannot start.
+    DataDiskFull,
+    /// This computer's own disk has no room left for the data disk.
+    HostDiskFull,
+    /// A program that the hypervisor needs is not installed.
+    ProgramMissing,
+    /// A part of the operating system is absent or switched off.
+    FeatureMissing,
+    /// The hypervisor did not start the machine.
+    HypervisorFailed,
+    /// A stage of the boot took longer than it may.
+    StageTimedOut,
     /// Guest and host speak different versions.
     ProtocolMismatch,
-    /// The data disk could not be made, checked or mounted.
-    DiskFailed,
-    /// The host's or the machine's disk is full.
-    DiskFull,
-    /// The engine does not start or stay up.
-    EngineFailed,
-    /// The virtual machine ended by itself.
+    /// The guest did not speak as agreed.
+    ProtocolBroken,
+    /// The guest itself said that it cannot go on.
+    GuestFailed,
+    /// The guest no longer answers.
+    GuestSilent,
+    /// The guest's kernel panicked.
+    GuestPanicked,
+    /// The guest switched itself off without being asked to.
+    GuestPoweredOff,
+    /// A process of the hypervisor was killed or crashed.
     MachineDied,
-    /// Anything else; the message says what.
-    Internal,
 }
 
 /// Which log [`MachineLog`] asks for.
