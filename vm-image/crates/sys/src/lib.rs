@@ -1,1 +1,3 @@
 //! The guest's only unsafe.
+
+pub mod netns;
