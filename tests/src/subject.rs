@@ -1,0 +1,49 @@
+//! What a case is run on, wherever the engine lives.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::api::Api;
+use crate::cli::Docker;
+
+/// An engine and the host that it publishes ports on.
+pub trait Subject: Send + Sync {
+    /// The prefix of its tests' names.
+    fn name(&self) -> &'static str;
+
+    /// The real CLI, pointed at this engine.
+    fn docker(&self) -> Docker;
+
+    /// Raw calls to this engine.
+    fn api(&self) -> Api;
+
+    /// A command that runs where the engine's published ports are.
+    fn on_host(&self, program: &str) -> Command;
+
+    /// What a web server answers to a user on the host; an error if there is none.
+    fn fetch(&self, url: &str) -> Result<String> {
+        let output =
+            self.on_host("curl").args(["--silent", "--show-error", "--max-time", "30", url]).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+/// One thing that an engine must do, told by its name.
+pub struct Case {
+    /// A sentence in snake case.
+    pub name: &'static str,
+    /// Does it and checks it.
+    pub run: fn(&dyn Subject) -> Result<()>,
+}
+
+/// The cases of a module, each named after its function.
+#[macro_export]
+macro_rules! cases {
+    ($($name:ident),+ $(,)?) => {
+        /// The cases of this module.
+        pub const CASES: &[$crate::subject::Case] =
+            &[$($crate::subject::Case { name: stringify!($name), run: $name }),+];
+    };
+}
