@@ -1,3 +1,9 @@
 //! The guest's only unsafe.
 
+pub mod clone;
+pub mod exec;
+pub mod keyring;
+pub mod loopback;
+pub mod mount_attr;
 pub mod netns;
+pub mod seccomp;
