@@ -1,1 +1,25 @@
-//! Directories, processes and the docker context.
+//! What differs from one operating system to the next, behind one face: where files belong, who a process is, how one is
+//! started that outlives the terminal, and where the docker CLI looks for contexts.
+//!
+//! Each system has one file (`linux.rs`, `macos.rs`, `windows.rs`) with the same functions; what the first two share
+//! is in `unix.rs`. Nothing else in the host asks which system it runs on, but for the listeners of `caisson-forward`
+//! and the one place that chooses a hypervisor.
+
+mod dirs;
+mod docker_context;
+mod lock;
+mod process;
+mod tail;
+
+#[cfg_attr(target_os = "linux", path = "linux.rs")]
+#[cfg_attr(target_os = "macos", path = "macos.rs")]
+#[cfg_attr(windows, path = "windows.rs")]
+mod imp;
+#[cfg(unix)]
+mod unix;
+
+pub use dirs::{Dirs, DirsError, Endpoint};
+pub use docker_context::{ContextError, DockerContexts};
+pub use lock::{LockError, ProcessLock};
+pub use process::{Holder, detach_from_terminal, holder_of_tcp_port, platform, spawn_detached};
+pub use tail::{Follow, tail_lines};

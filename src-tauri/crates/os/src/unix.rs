@@ -1,0 +1,40 @@
+//! What Linux and macOS share.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    path::Path,
+    process::{Child, Command},
+};
+
+/// Makes the directory and its parents where missing, 0700.
+pub(crate) fn make_private(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Whether the directory belongs to this user; takes others' rights from it.
+pub(crate) fn is_private(dir: &Path) -> io::Result<bool> {
+    let meta = fs::symlink_metadata(dir)?;
+    if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(false);
+    }
+    if meta.mode() & 0o077 != 0 {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(true)
+}
+
+pub(crate) fn docker_host(path: &Path) -> String {
+    format!("unix://{}", path.display())
+}
+
+/// Nothing to add: the child leaves the terminal by itself, see [`detach_from_terminal`].
+pub(crate) fn spawn_detached(command: &mut Command) -> io::Result<Child> {
+    command.spawn()
+}
+
+/// Begins a session of its own. Not done by the parent, between fork and exec: that would take `unsafe`.
+pub(crate) fn detach_from_terminal() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
+}

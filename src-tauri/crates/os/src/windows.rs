@@ -1,0 +1,64 @@
+//! Windows.
+
+use crate::{Endpoint, Holder};
+use directories::ProjectDirs;
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::windows::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+};
+
+/// `DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP`: no console, and none of the parent's Ctrl-C.
+const DETACHED: u32 = 0x8 | 0x200;
+
+pub(crate) fn logs_dir(project: &ProjectDirs) -> PathBuf {
+    project.data_local_dir().join("logs")
+}
+
+pub(crate) fn runtime_dir(project: &ProjectDirs) -> PathBuf {
+    project.data_local_dir().join("run")
+}
+
+/// What lies below the user's profile is the user's by inheritance.
+pub(crate) fn make_private(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)
+}
+
+pub(crate) fn is_private(dir: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(dir)?.is_dir())
+}
+
+/// Pipes have names, not paths; this one is known to Docker clients' users, so it is the same for all.
+pub(crate) fn docker_endpoint(_runtime: &Path) -> Endpoint {
+    Endpoint::new(r"\\.\pipe\caisson")
+}
+
+/// The names of pipes are the whole computer's: the user's profile makes it the user's own.
+pub(crate) fn daemon_endpoint(runtime: &Path) -> Endpoint {
+    let owner: String = runtime
+        .to_string_lossy()
+        .chars()
+        .map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .collect();
+    Endpoint::new(format!(r"\\.\pipe\caisson-host-{owner}"))
+}
+
+pub(crate) fn docker_host(path: &Path) -> String {
+    format!("npipe://{}", path.to_string_lossy().replace('\\', "/"))
+}
+
+pub(crate) fn spawn_detached(command: &mut Command) -> io::Result<Child> {
+    command.creation_flags(DETACHED).spawn()
+}
+
+/// Done by the parent already.
+pub(crate) fn detach_from_terminal() -> io::Result<()> {
+    Ok(())
+}
+
+/// `GetExtendedTcpTable` would tell the process id; not worth its `unsafe` for a nicer message.
+pub(crate) fn holder_of_tcp_port(_address: SocketAddr) -> Holder {
+    Holder::Unknown("`netstat -abno` as administrator says which program it is")
+}
