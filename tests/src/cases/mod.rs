@@ -21,3 +21,8 @@ pub fn all() -> Vec<(&'static str, &'static Case)> {
     ];
     groups.into_iter().flat_map(|(group, cases)| cases.iter().map(move |case| (group, case))).collect()
 }
+
+/// The cases that only Caisson is held to.
+pub fn ours() -> Vec<(&'static str, &'static Case)> {
+    images::OURS.iter().map(|case| ("images", case)).collect()
+}

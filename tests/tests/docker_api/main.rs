@@ -6,54 +6,60 @@ mod recovery;
 mod same;
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use caisson_tests::cases;
 use caisson_tests::engine::{Engine, Kind};
 use caisson_tests::subject::Subject;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Trial};
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
     let args = Arguments::from_args();
-    let engines = match args.list {
-        true => None,
-        false => Some((start(Kind::Caisson)?, start(Kind::Dockerd)?)),
-    };
+    let ours = Shared::new(Kind::Caisson);
+    let theirs = Shared::new(Kind::Dockerd);
     let mut trials = Vec::new();
-    for kind in [Kind::Caisson, Kind::Dockerd] {
-        for (group, case) in caisson_tests::cases::all() {
-            let engine = engines
-                .as_ref()
-                .map(|(ours, theirs)| if kind == Kind::Caisson { ours } else { theirs }.clone());
-            let name = format!("{}::{group}::{}", kind.name(), case.name);
-            trials.push(Trial::test(name, move || run(engine.as_deref(), |engine| (case.run)(engine))));
-        }
+    let both = cases::all().into_iter().flat_map(|case| [(&ours, case), (&theirs, case)]);
+    for (engine, (group, case)) in both.chain(cases::ours().into_iter().map(|case| (&ours, case))) {
+        let engine = engine.clone();
+        let name = format!("{}::{group}::{}", engine.kind.name(), case.name);
+        trials.push(Trial::test(name, move || Ok((case.run)(engine.get()?.as_ref())?)));
     }
     for probe in same::PROBES {
-        let engines = engines.clone();
-        trials.push(Trial::test(format!("same::{}", probe.name), move || match &engines {
-            Some((ours, theirs)) => Ok(same::compare(probe, ours.as_ref(), theirs.as_ref())?),
-            None => Ok(()),
-        }));
+        let (ours, theirs) = (ours.clone(), theirs.clone());
+        let compare = move || Ok(same::compare(probe, ours.get()?.as_ref(), theirs.get()?.as_ref())?);
+        trials.push(Trial::test(format!("same::{}", probe.name), compare));
     }
     for case in recovery::CASES {
-        trials.push(Trial::test(format!("caisson::recovery::{}", case.name), move || {
-            let engine = Engine::start(Kind::Caisson)?;
-            engine.docker().load_images()?;
-            Ok((case.run)(&engine)?)
-        }));
+        let alone = move || Ok((case.run)(start(Kind::Caisson)?.as_ref())?);
+        trials.push(Trial::test(format!("caisson::recovery::{}", case.name), alone));
     }
-    let conclusion = libtest_mimic::run(&args, trials);
-    drop(engines);
-    Ok(conclusion.exit_code())
+    libtest_mimic::run(&args, trials).exit_code()
+}
+
+/// An engine that starts when the first case needs it, and ends with the last.
+#[derive(Clone)]
+struct Shared {
+    kind: Kind,
+    engine: Arc<Mutex<Option<Arc<Engine>>>>,
+}
+
+impl Shared {
+    fn new(kind: Kind) -> Self {
+        Self { kind, engine: Arc::default() }
+    }
+
+    fn get(&self) -> Result<Arc<Engine>> {
+        let mut engine = self.engine.lock().map_err(|_| anyhow!("the engine could not be started"))?;
+        match &*engine {
+            Some(engine) => Ok(engine.clone()),
+            None => Ok(engine.insert(start(self.kind)?).clone()),
+        }
+    }
 }
 
 fn start(kind: Kind) -> Result<Arc<Engine>> {
     let engine = Engine::start(kind)?;
     engine.docker().load_images()?;
     Ok(Arc::new(engine))
-}
-
-fn run(engine: Option<&Engine>, case: impl FnOnce(&Engine) -> Result<()>) -> Result<(), Failed> {
-    Ok(engine.map_or(Ok(()), case)?)
 }
