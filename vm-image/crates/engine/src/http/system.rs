@@ -1,0 +1,139 @@
+//! `/_ping`, `/version`, `/info`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use caisson_docker_api::system::{Commit, Component, Info, Platform, Plugins, Runtime, Version};
+use caisson_docker_api::time::Timestamp;
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+
+use super::call::Call;
+use super::error::ApiError;
+use super::reply::{self, Reply, ReplyBody};
+use super::version;
+use crate::engine::Engine;
+use crate::system::{self, Host};
+
+/// `GET|HEAD /_ping`: alive, and what a client must know before it says anything else.
+pub(crate) async fn ping(_call: Call) -> Result<Reply, ApiError> {
+    let mut reply = Reply::new(ReplyBody::Full(Some(Bytes::from_static(b"OK"))));
+    for (name, value) in [
+        ("builder-version", "1"),
+        ("swarm", "inactive"),
+        ("cache-control", "no-cache, no-store, must-revalidate"),
+        ("pragma", "no-cache"),
+    ] {
+        reply::header(&mut reply, name, value);
+    }
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    Ok(reply)
+}
+
+/// `GET /version`.
+pub(crate) async fn version(_call: Call) -> Result<Reply, ApiError> {
+    let host = Host::probe();
+    let details = [
+        ("ApiVersion", version::NEWEST.to_string()),
+        ("Arch", Host::go_arch().to_owned()),
+        ("BuildTime", String::new()),
+        ("Experimental", "false".to_owned()),
+        ("GitCommit", String::new()),
+        ("GoVersion", String::new()),
+        ("KernelVersion", host.kernel.clone()),
+        ("MinAPIVersion", version::OLDEST.to_string()),
+        ("Os", "linux".to_owned()),
+    ];
+    let engine = Component {
+        name: "Engine".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        details: details.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+    };
+    let answer = Version {
+        platform: Platform { name: "Caisson".into() },
+        components: vec![engine],
+        version: env!("CARGO_PKG_VERSION").into(),
+        api_version: version::NEWEST.to_string(),
+        min_api_version: version::OLDEST.to_string(),
+        git_commit: String::new(),
+        go_version: String::new(),
+        os: "linux".into(),
+        arch: Host::go_arch().into(),
+        kernel_version: host.kernel,
+        build_time: String::new(),
+    };
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+/// `GET /info`.
+pub(crate) async fn info(call: Call) -> Result<Reply, ApiError> {
+    let engine = call.engine.clone();
+    let info = tokio::task::spawn_blocking(move || describe(&engine)).await;
+    let info = info.map_err(|e| ApiError::from_chain("could not describe this system", &e))?;
+    Ok(reply::json(StatusCode::OK, &info))
+}
+
+fn describe(engine: &Engine) -> Info {
+    let host = Host::probe();
+    let cpu = host.has("cpu");
+    let memory = host.has("memory");
+    let mut warnings = Vec::new();
+    for (controller, warning) in [
+        ("memory", "WARNING: No memory limit support"),
+        ("cpu", "WARNING: No cpu cfs quota support"),
+        ("pids", "WARNING: No pids limit support"),
+    ] {
+        if !host.has(controller) {
+            warnings.push(warning.to_owned());
+        }
+    }
+    Info {
+        id: engine.id.clone(),
+        driver: "overlay2".into(),
+        driver_status: [("Backing Filesystem", "extfs"), ("Supports d_type", "true"), ("userxattr", "false")]
+            .map(|(key, value)| [key.to_owned(), value.to_owned()])
+            .into(),
+        plugins: Plugins {
+            volume: vec!["local".into()],
+            network: ["bridge", "host", "null"].map(str::to_owned).into(),
+            authorization: None,
+            log: ["json-file", "none"].map(str::to_owned).into(),
+        },
+        memory_limit: memory,
+        swap_limit: memory,
+        cpu_cfs_period: cpu,
+        cpu_cfs_quota: cpu,
+        cpu_shares: cpu,
+        cpu_set: host.has("cpuset"),
+        pids_limit: host.has("pids"),
+        ipv4_forwarding: std::fs::read("/proc/sys/net/ipv4/ip_forward").is_ok_and(|v| v.starts_with(b"1")),
+        n_fd: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+        n_goroutines: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+        system_time: Timestamp::now().to_string(),
+        logging_driver: "json-file".into(),
+        cgroup_driver: "cgroupfs".into(),
+        cgroup_version: "2".into(),
+        n_events_listener: engine.events.listeners(),
+        kernel_version: host.kernel,
+        operating_system: host.operating_system,
+        os_version: host.os_version,
+        os_type: "linux".into(),
+        architecture: host.machine,
+        index_server_address: "https://index.docker.io/v1/".into(),
+        ncpu: host.cpus,
+        mem_total: host.memory,
+        docker_root_dir: engine.config.data_root.display().to_string(),
+        name: system::hostname(),
+        server_version: env!("CARGO_PKG_VERSION").into(),
+        runtimes: BTreeMap::from([(
+            "caisson".to_owned(),
+            Runtime { path: engine.config.shim.display().to_string() },
+        )]),
+        default_runtime: "caisson".into(),
+        live_restore_enabled: true,
+        containerd_commit: Commit::default(),
+        security_options: ["name=seccomp,profile=builtin", "name=cgroupns"].map(str::to_owned).into(),
+        warnings: (!warnings.is_empty()).then_some(warnings),
+        ..Info::default()
+    }
+}

@@ -1,0 +1,123 @@
+//! What this system is: for `/version`, `/info`, and for what the engine must know of the kernel.
+
+use std::io;
+use std::path::Path;
+
+/// Facts that do not change while the engine runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    pub(crate) kernel: String,
+    pub(crate) machine: String,
+    pub(crate) operating_system: String,
+    pub(crate) os_version: String,
+    pub(crate) memory: u64,
+    pub(crate) cpus: usize,
+    /// Controllers of the unified hierarchy; empty on a kernel that has none to give.
+    pub(crate) controllers: Vec<String>,
+}
+
+impl Host {
+    pub(crate) fn probe() -> Self {
+        let uname = rustix::system::uname();
+        let release = OsRelease::read();
+        let sysinfo = rustix::system::sysinfo();
+        let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+        Self {
+            kernel: uname.release().to_string_lossy().into_owned(),
+            machine: uname.machine().to_string_lossy().into_owned(),
+            operating_system: release.pretty_name,
+            os_version: release.version_id,
+            memory: sysinfo.totalram as u64 * u64::from(sysinfo.mem_unit),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            controllers: controllers.split_whitespace().map(str::to_owned).collect(),
+        }
+    }
+
+    /// Go's name of the architecture.
+    pub(crate) fn go_arch() -> &'static str {
+        match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        }
+    }
+
+    pub(crate) fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|c| c == controller)
+    }
+}
+
+/// The host's name, as it is now.
+pub(crate) fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+struct OsRelease {
+    pretty_name: String,
+    version_id: String,
+}
+
+impl OsRelease {
+    fn read() -> Self {
+        let text =
+            ["/etc/os-release", "/usr/lib/os-release"].iter().find_map(|p| std::fs::read_to_string(p).ok());
+        Self::parse(&text.unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Self {
+        let value = |key: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+            line.map(|v| v.trim().trim_matches(['"', '\'']).to_owned())
+        };
+        Self {
+            pretty_name: value("PRETTY_NAME").unwrap_or_else(|| "Linux".into()),
+            version_id: value("VERSION_ID").unwrap_or_default(),
+        }
+    }
+}
+
+/// The engine's lasting id: a random UUID in a file of the data root.
+pub(crate) fn engine_id(data_root: &Path) -> io::Result<String> {
+    let path = data_root.join("engine-id");
+    match std::fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => return Ok(id.trim().to_owned()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let id = uuid(rand::random());
+    std::fs::write(&path, &id)?;
+    Ok(id)
+}
+
+/// A version 4 UUID of these random bits (RFC 9562).
+fn uuid(random: u128) -> String {
+    let bits = random & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_keeps_its_id() {
+        let root = tempfile::tempdir().unwrap();
+        let id = engine_id(root.path()).unwrap();
+        assert_eq!(id.len(), 36);
+        assert_eq!(engine_id(root.path()).unwrap(), id);
+    }
+
+    #[test]
+    fn uuids_say_their_version_and_variant() {
+        assert_eq!(uuid(0), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(uuid(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+
+    #[test]
+    fn os_release_values_lose_their_quotes() {
+        let release = OsRelease::parse("NAME=x\nPRETTY_NAME=\"Caisson 1\"\nVERSION_ID=12\n");
+        assert_eq!((release.pretty_name.as_str(), release.version_id.as_str()), ("Caisson 1", "12"));
+        assert_eq!(OsRelease::parse("").pretty_name, "Linux");
+    }
+}
