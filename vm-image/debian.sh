@@ -1,0 +1,105 @@
+# Sourced by `build`: fetches the Debian packages that versions.toml names, with an apt that shares nothing with the
+# system's own but the mirror and the keyring.
+#
+# A package whose digest is in the cache needs no network. Otherwise apt's signed index vouches for what is
+# downloaded, and the pin in versions.toml must agree with it. Only when the pinned version is gone from the archive
+# is the newest of its series taken, with a notice.
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# pin TABLE KEY: a value of versions.toml.
+pin() {
+    awk -v table="[$1]" -v key="$2" '
+        /^\[/ { inside = $0 == table }
+        inside && $1 == key { sub(/^[^"]*"/, ""); sub(/"[^"]*$/, ""); print; exit }' "$here/versions.toml"
+}
+
+# site SUITE: the mirror from which this system takes SUITE of its own release.
+site() {
+    apt-get indextargets --format '$(RELEASE) $(SITE)' 'Created-By: Packages' | awk -v suite="$1" '$1 == suite { print $2; exit }'
+}
+
+# prepare_apt: sets `apt` to the options of an apt that knows the suites of versions.toml for $arch.
+prepare_apt() {
+    [ -z "${apt+set}" ] || return 0
+    local codename main security dir=$cache/apt/image-$arch suite
+    codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    main=$(site "$codename")
+    [ -n "$main" ] || die "no Debian mirror for $codename in this system's apt sources"
+    security=$(site "$codename-security")
+    mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial" "$dir/parts"
+    for suite in $(pin suites main); do
+        printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$main" "$suite"
+    done >"$dir/sources.list"
+    if [ -n "$security" ]; then
+        printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$security" "$(pin suites security)" >>"$dir/sources.list"
+    else
+        note "this system's apt knows no security mirror: the image gets no package from it"
+    fi
+    apt=(-o "APT::Architecture=$arch" -o "APT::Architectures=$arch" -o "Acquire::Languages=none"
+        -o "Dir::Etc::sourcelist=$dir/sources.list" -o "Dir::Etc::sourceparts=$dir/parts"
+        -o "Dir::State::lists=$dir/lists" -o "Dir::Cache=$dir/cache" -o "APT::Sandbox::User=root")
+    if [ -z "$(find "$dir/lists" -name '*Packages*' -mmin -1440 -print -quit)" ]; then
+        quietly "apt-image-$arch" apt-get "${apt[@]}" update
+    fi
+}
+
+# in_archive PACKAGE VERSION: the digest that the archive's signed index gives for it; nothing when it is not there.
+in_archive() {
+    apt-cache "${apt[@]}" show "$1=$2" 2>/dev/null | awk '$1 == "SHA256:" { print $2; exit }'
+}
+
+# newest SERIES: "PACKAGE VERSION" of the newest package whose whole name matches the regular expression.
+newest() {
+    local name version best=
+    while read -r name; do
+        version=$(apt-cache "${apt[@]}" show "$name" | awk '$1 == "Version:" { print $2 }' | newest_version)
+        if [ -z "$best" ] || dpkg --compare-versions "$version" gt "${best#* }"; then
+            best="$name $version"
+        fi
+    done < <(apt-cache "${apt[@]}" pkgnames | grep -Ex "$1")
+    printf '%s\n' "$best"
+}
+
+newest_version() {
+    local version best=
+    while read -r version; do
+        if [ -z "$best" ] || dpkg --compare-versions "$version" gt "$best"; then best=$version; fi
+    done
+    printf '%s\n' "$best"
+}
+
+# download PACKAGE VERSION SHA256: puts the package into the cache, named by its digest.
+download() {
+    local into
+    into=$(mktemp -d -p "$debs")
+    (cd "$into" && quietly "fetch-$1" apt-get "${apt[@]}" download "$1=$2")
+    printf '%s  %s\n' "$3" "$(echo "$into"/*.deb)" | sha256sum --check --quiet --strict \
+        || die "$1 $2 has not the digest that the archive's index gives"
+    mv "$into"/*.deb "$debs/$3.deb"
+    rmdir "$into"
+}
+
+# deb NAME: the path of the package that versions.toml calls NAME, fetched if need be, goes to `fetched`; what was
+# really used is added to `packages` (name, version, sha256), for the manifest.
+deb() {
+    local table=$1.$arch package version sha256 found
+    package=$(pin "$table" package) version=$(pin "$table" version) sha256=$(pin "$table" sha256)
+    [ -n "$package" ] && [ -n "$version" ] && [ -n "$sha256" ] || die "versions.toml has no complete [$table]"
+    if [ ! -f "$debs/$sha256.deb" ]; then
+        prepare_apt
+        found=$(in_archive "$package" "$version")
+        if [ -z "$found" ]; then
+            found=$(newest "$(pin "$table" series)")
+            [ -n "$found" ] || die "the archive has neither $package $version nor another of its series"
+            printf 'notice: %s %s has left the archive; %s takes its place (update vm-image/versions.toml)\n' \
+                "$package" "$version" "$found" >&2
+            read -r package version <<<"$found"
+            sha256=$(in_archive "$package" "$version")
+        elif [ "$found" != "$sha256" ]; then
+            die "$package $version in the archive has digest $found, versions.toml says $sha256"
+        fi
+        [ -f "$debs/$sha256.deb" ] || download "$package" "$version" "$sha256"
+    fi
+    packages+=("$package $version $sha256")
+    fetched=$debs/$sha256.deb
+}
