@@ -1,0 +1,176 @@
+//! The filter is run by a small interpreter of classic BPF, so its meaning is tested and not its text.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use oci_spec::runtime::{Capability, LinuxSeccompArgBuilder, LinuxSeccompOperator};
+
+use super::*;
+use crate::defaults;
+
+const ALLOW: u32 = 0x7fff_0000;
+const EPERM: u32 = 0x0005_0001;
+const ENOSYS: u32 = 0x0005_0000 | libc::ENOSYS as u32;
+
+fn run(filter: &Filter, audit: u32, number: u32, arguments: [u64; 6]) -> u32 {
+    let mut data = Vec::new();
+    data.extend(number.to_le_bytes());
+    data.extend(audit.to_le_bytes());
+    data.extend(0u64.to_le_bytes());
+    arguments.iter().for_each(|argument| data.extend(argument.to_le_bytes()));
+    let (mut at, mut a) = (0, 0u32);
+    loop {
+        let Instruction { code, jt, jf, k } = filter.program[at];
+        at += 1;
+        let jump = |yes: bool| usize::from(if yes { jt } else { jf });
+        match u32::from(code) {
+            0x20 => a = u32::from_le_bytes(data[k as usize..][..4].try_into().unwrap()),
+            0x54 => a &= k,
+            0x05 => at += k as usize,
+            0x15 => at += jump(a == k),
+            0x25 => at += jump(a > k),
+            0x35 => at += jump(a >= k),
+            0x06 => return k,
+            other => panic!("instruction {other:#x}"),
+        }
+    }
+}
+
+fn native(filter: &Filter, name: &str, arguments: &[u64]) -> u32 {
+    let number = table::number(name, ARCHITECTURES[0].column).expect("a call of this architecture");
+    let mut all = [0; 6];
+    all[..arguments.len()].copy_from_slice(arguments);
+    run(filter, ARCHITECTURES[0].audit, number, all)
+}
+
+fn docker(capabilities: &[Capability]) -> Filter {
+    let bounding: HashSet<_> = capabilities.iter().copied().collect();
+    compile(&defaults::seccomp(&bounding).unwrap().unwrap()).unwrap()
+}
+
+fn one_rule(name: &str, conditions: &[(usize, LinuxSeccompOperator, u64, u64)]) -> Filter {
+    let arguments = conditions.iter().map(|(index, op, value, second)| {
+        LinuxSeccompArgBuilder::default()
+            .index(*index)
+            .op(*op)
+            .value(*value)
+            .value_two(*second)
+            .build()
+            .unwrap()
+    });
+    let mut rule = LinuxSyscall::default();
+    rule.set_names(vec![name.into()])
+        .set_action(LinuxSeccompAction::ScmpActAllow)
+        .set_args(Some(arguments.collect()));
+    let mut profile = LinuxSeccomp::default();
+    profile.set_default_action(LinuxSeccompAction::ScmpActErrno).set_syscalls(Some(vec![rule]));
+    compile(&profile).unwrap()
+}
+
+#[test]
+fn dockers_profile_means_what_docker_means() {
+    let filter = docker(&defaults::CAPABILITIES);
+    for name in ["read", "openat", "execve", "exit_group", "futex_wake", "chroot", "mseal"] {
+        assert_eq!(native(&filter, name, &[]), ALLOW, "{name}");
+    }
+    for name in
+        ["mount", "unshare", "setns", "keyctl", "add_key", "bpf", "perf_event_open", "reboot", "kexec_load"]
+    {
+        assert_eq!(native(&filter, name, &[]), EPERM, "{name}");
+    }
+    assert_eq!(native(&filter, "clone3", &[]), ENOSYS);
+    assert_eq!(native(&filter, "clone", &[libc::CLONE_VM as u64]), ALLOW);
+    assert_eq!(native(&filter, "clone", &[libc::CLONE_NEWUSER as u64]), EPERM);
+    assert_eq!(native(&filter, "personality", &[0xffff_ffff]), ALLOW);
+    assert_eq!(native(&filter, "personality", &[0x4_0000]), EPERM);
+    assert_eq!(native(&filter, "socket", &[libc::AF_INET as u64]), ALLOW);
+    assert_eq!(native(&filter, "socket", &[libc::AF_VSOCK as u64]), EPERM);
+}
+
+#[test]
+fn a_capability_opens_its_calls() {
+    let filter = docker(&[Capability::SysAdmin]);
+    for name in ["mount", "unshare", "setns", "clone3"] {
+        assert_eq!(native(&filter, name, &[]), ALLOW, "{name}");
+    }
+    assert_eq!(native(&filter, "init_module", &[]), EPERM);
+}
+
+#[test]
+fn calls_of_the_future_do_not_exist() {
+    let filter = docker(&defaults::CAPABILITIES);
+    assert_eq!(run(&filter, ARCHITECTURES[0].audit, 9999, [0; 6]), ENOSYS);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn other_architectures_are_filtered_by_their_own_numbers() {
+    let filter = docker(&defaults::CAPABILITIES);
+    let x86 = ARCHITECTURES[1].audit;
+    assert_eq!(run(&filter, x86, 3, [0; 6]), ALLOW, "read");
+    assert_eq!(run(&filter, x86, 21, [0; 6]), EPERM, "mount");
+    assert_eq!(run(&filter, ARCHITECTURES[0].audit, X32_CALLS, [0; 6]), ENOSYS, "x32 read");
+    assert_eq!(run(&filter, 0xc000_00b7, 63, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS, "read of aarch64");
+    let native_only = one_rule("read", &[]);
+    assert_eq!(run(&native_only, x86, 3, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
+}
+
+#[test]
+fn every_comparison_is_of_64_bits() {
+    use LinuxSeccompOperator as Op;
+    let big = 0x2_0000_0005;
+    let around = [0, 5, 6, big - 1, big, big + 1, 0x1_ffff_ffff, 0x3_0000_0000, u64::MAX];
+    for value in [0, 5, big, u64::MAX] {
+        for (op, holds) in [
+            (Op::ScmpCmpEq, (|a, v| a == v) as fn(u64, u64) -> bool),
+            (Op::ScmpCmpNe, |a, v| a != v),
+            (Op::ScmpCmpLt, |a, v| a < v),
+            (Op::ScmpCmpLe, |a, v| a <= v),
+            (Op::ScmpCmpGt, |a, v| a > v),
+            (Op::ScmpCmpGe, |a, v| a >= v),
+        ] {
+            let filter = one_rule("ioctl", &[(2, op, value, 0)]);
+            for argument in around {
+                let expected = if holds(argument, value) { ALLOW } else { EPERM };
+                assert_eq!(
+                    native(&filter, "ioctl", &[0, 0, argument]),
+                    expected,
+                    "{argument:#x} {op:?} {value:#x}"
+                );
+            }
+        }
+    }
+    let filter = one_rule("ioctl", &[(0, Op::ScmpCmpMaskedEq, 0xf_0000_000f, 0x2_0000_0005)]);
+    assert_eq!(native(&filter, "ioctl", &[0xf2_0000_00f5]), ALLOW);
+    assert_eq!(native(&filter, "ioctl", &[0x3_0000_0005]), EPERM);
+}
+
+#[test]
+fn conditions_are_anded_but_on_one_argument_ored() {
+    use LinuxSeccompOperator::ScmpCmpEq as Eq;
+    let both = one_rule("ioctl", &[(0, Eq, 1, 0), (1, Eq, 2, 0)]);
+    assert_eq!(native(&both, "ioctl", &[1, 2]), ALLOW);
+    assert_eq!(native(&both, "ioctl", &[1, 3]), EPERM);
+    let either = one_rule("ioctl", &[(0, Eq, 1, 0), (0, Eq, 2, 0)]);
+    assert_eq!([1, 2, 3].map(|argument| native(&either, "ioctl", &[argument])), [ALLOW, ALLOW, EPERM]);
+}
+
+#[test]
+fn what_cannot_be_said_is_refused() {
+    let mut profile = LinuxSeccomp::default();
+    profile.set_default_action(LinuxSeccompAction::ScmpActNotify);
+    assert_eq!(compile(&profile), Err(CompileError::Notify));
+    let mut rule = LinuxSyscall::default();
+    let argument = LinuxSeccompArgBuilder::default().index(6usize).build().unwrap();
+    rule.set_names(vec!["read".into()]).set_args(Some(vec![argument]));
+    profile.set_default_action(LinuxSeccompAction::ScmpActErrno).set_syscalls(Some(vec![rule]));
+    assert_eq!(compile(&profile), Err(CompileError::Argument(6)));
+}
+
+#[test]
+fn dockers_profile_is_small() {
+    let begun = Instant::now();
+    let filter = docker(&defaults::CAPABILITIES);
+    println!("{} instructions, resolved and compiled in {:?}", filter.program.len(), begun.elapsed());
+    assert!(filter.program.len() < 1000);
+}
