@@ -55,7 +55,7 @@ pub enum FromGuest {
         /// The kernel's boot id: the same after a reconnect, another after a reboot.
         boot_id: String,
     },
-    /// A boot stage was entered. After a reconnect the stages are not repeated; [`FromGuest::EngineUp`] is.
+    /// A boot stage was entered. After a reconnect the latest is told again, or [`FromGuest::EngineUp`].
     Stage {
         /// Which one.
         stage: BootStage,

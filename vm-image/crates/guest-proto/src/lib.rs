@@ -9,7 +9,8 @@
 //! | API     | [`GUEST_API`]       | host     | raw bytes to and from the engine's socket |
 //! | RELAY   | [`GUEST_RELAY`]     | host     | one [`RelayRequest`], one [`RelayReply`], then raw bytes |
 //!
-//! On raw streams a half-close of either side is passed on to the other: attach, exec and build need it.
+//! API, RELAY and PORTS streams are wrapped in [`Duplex`] on both sides, from their first byte: vsock does not keep
+//! half-close on every hypervisor, and attach, exec and build need it. CONTROL is not: it ends as a whole.
 //!
 //! [`frame`] is how a message becomes bytes. The crate is pure (no sockets, no clock but the one it is asked to read)
 //! and builds for every host system as well as for the guest.
@@ -19,11 +20,13 @@
 //! never lose one, so that two sides of different versions can still tell each other so.
 
 mod control;
+mod duplex;
 pub mod frame;
 mod ports;
 mod relay;
 
 pub use control::{BootStage, FromGuest, ToGuest, UnixNanos, VersionMismatch, check_protocol};
+pub use duplex::{Duplex, MAX_CHUNK};
 pub use frame::{FrameError, FrameReader, MAX_FRAME, read_frame, write_frame};
 pub use ports::{
     PortForward, PortOutcome, PortProtocol, PortsAnswer, PortsCall, PortsReply, PortsRequest, PublishRefused,

@@ -1,0 +1,255 @@
+//! A stream whose two directions end each on its own, over vsock connections where they cannot.
+//!
+//! Docker's attach, exec and build need half-close: "that was all of my input, now send me the rest of your output".
+//! vsock has it on paper (`VIRTIO_VSOCK_SHUTDOWN_F_SEND`), but what lies between the two ends loses it:
+//! `vhost-device-vsock` 0.3 turns an end of input on the host into a shutdown of both directions, after which the guest
+//! cannot answer, and does not pass on the guest's at all; hvsocket and Virtualization.framework have histories of
+//! their own. So the end of a direction is said in band, and the connection below is only ever closed as a whole.
+//!
+//! On the wire each direction is a row of chunks: a length as a little-endian `u16`, then that many bytes; a length of
+//! 0 ends the direction. A connection that closes without it was torn down, which a reader gets as an error and so can
+//! tell from an end. No chunk with its header is longer than [`MAX_CHUNK`], because the same `vhost-device-vsock` reads
+//! only one descriptor a packet and stalls on a longer one.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The longest write to the connection below, in bytes: a chunk with its header.
+pub const MAX_CHUNK: usize = 32 * 1024;
+
+const HEADER: usize = 2;
+const MAX_DATA: usize = MAX_CHUNK - HEADER;
+
+/// A stream with half-close over a connection without.
+///
+/// Both sides wrap API, RELAY and PORTS streams in it. `shutdown` ends the direction that this side writes; the other
+/// side then reads an end of file, and can go on writing. Dropping it closes the connection, and what the other side
+/// has not read by then may be lost unless it was followed by `shutdown`.
+#[derive(Debug)]
+pub struct Duplex<S> {
+    connection: S,
+    incoming: Incoming,
+    outgoing: Outgoing,
+}
+
+#[derive(Debug)]
+enum Incoming {
+    /// In the header of a chunk, of which so many bytes were read.
+    Header {
+        bytes: [u8; HEADER],
+        read: usize,
+    },
+    /// In a chunk, of which so many bytes are to come.
+    Data {
+        left: usize,
+    },
+    Ended,
+}
+
+#[derive(Debug, Default)]
+struct Outgoing {
+    /// A chunk on its way, of which `written` bytes have gone.
+    chunk: Vec<u8>,
+    written: usize,
+    ended: bool,
+}
+
+impl<S> Duplex<S> {
+    /// Wraps a connection of which nothing has been read or written yet.
+    pub fn new(connection: S) -> Self {
+        Self { connection, incoming: Incoming::START, outgoing: Outgoing::default() }
+    }
+}
+
+impl Incoming {
+    const START: Self = Self::Header { bytes: [0; HEADER], read: 0 };
+
+    fn chunk(header: [u8; HEADER]) -> Self {
+        match u16::from_le_bytes(header) {
+            0 => Self::Ended,
+            left => Self::Data { left: left.into() },
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Duplex<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            match &mut this.incoming {
+                Incoming::Ended => return Poll::Ready(Ok(())),
+                Incoming::Header { bytes, read } => {
+                    *read += ready!(poll_some(&mut this.connection, cx, &mut bytes[*read..]))?;
+                    if *read == HEADER {
+                        this.incoming = Incoming::chunk(*bytes);
+                    }
+                }
+                Incoming::Data { left } => {
+                    let room = buf.initialize_unfilled();
+                    if room.is_empty() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    let wanted = room.len().min(*left);
+                    let read = ready!(poll_some(&mut this.connection, cx, &mut room[..wanted]))?;
+                    buf.advance(read);
+                    *left -= read;
+                    if *left == 0 {
+                        this.incoming = Incoming::START;
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+}
+
+/// Reads at least one byte; a connection that is closed here was torn down.
+fn poll_some<S: AsyncRead + Unpin>(
+    connection: &mut S,
+    cx: &mut Context<'_>,
+    into: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let mut buf = ReadBuf::new(into);
+    ready!(Pin::new(connection).poll_read(cx, &mut buf))?;
+    match buf.filled().len() {
+        0 => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+        read => Poll::Ready(Ok(read)),
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Duplex<S> {
+    fn start_chunk(&mut self, data: &[u8]) {
+        let length = u16::try_from(data.len()).expect("MAX_DATA fits in a u16");
+        self.outgoing.chunk.clear();
+        self.outgoing.chunk.extend_from_slice(&length.to_le_bytes());
+        self.outgoing.chunk.extend_from_slice(data);
+        self.outgoing.written = 0;
+    }
+
+    /// Writes what is left of the chunk that is on its way.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Outgoing { chunk, written, .. } = &mut self.outgoing;
+        while *written < chunk.len() {
+            match ready!(Pin::new(&mut self.connection).poll_write(cx, &chunk[*written..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                some => *written += some,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Duplex<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if self.outgoing.ended {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        ready!(self.poll_chunk(cx))?;
+        let taken = data.len().min(MAX_DATA);
+        if taken == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        self.start_chunk(&data[..taken]);
+        // The chunk is taken in any case; what cannot go now goes with the next write, flush or shutdown.
+        match self.poll_chunk(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(taken)),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_chunk(cx))?;
+        Pin::new(&mut self.connection).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_chunk(cx))?;
+        if !self.outgoing.ended {
+            self.outgoing.ended = true;
+            self.start_chunk(&[]);
+        }
+        self.poll_flush(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Two ends that talk through a connection that holds `room` bytes each way.
+    fn ends(room: usize) -> (Duplex<tokio::io::DuplexStream>, Duplex<tokio::io::DuplexStream>) {
+        let (near, far) = tokio::io::duplex(room);
+        (Duplex::new(near), Duplex::new(far))
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_after_the_question_has_ended() {
+        let (mut client, mut server) = ends(64);
+        let serve = async {
+            let mut question = String::new();
+            server.read_to_string(&mut question).await.unwrap();
+            server.write_all(question.to_uppercase().as_bytes()).await.unwrap();
+            server.shutdown().await.unwrap();
+        };
+        let ask = async {
+            client.write_all(b"what?").await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        assert_eq!(tokio::join!(serve, ask).1, "WHAT?");
+    }
+
+    #[tokio::test]
+    async fn bytes_arrive_whole_and_in_order_through_any_connection() {
+        let sent: Vec<u8> = (0..200_000u32).map(|n| (n % 251) as u8).collect();
+        for room in [1, 3, 4096, 1 << 20] {
+            let (mut near, mut far) = ends(room);
+            let write = async {
+                near.write_all(&sent).await.unwrap();
+                near.shutdown().await.unwrap();
+            };
+            let mut received = Vec::new();
+            let (_, read) = tokio::join!(write, far.read_to_end(&mut received));
+            read.unwrap();
+            assert!(received == sent, "room {room}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_closes_without_an_end_is_an_error() {
+        for written in [&b""[..], &[5], &[5, 0], &[5, 0, b'h', b'i']] {
+            let (mut near, far) = tokio::io::duplex(64);
+            near.write_all(written).await.unwrap();
+            drop(near);
+            let read = Duplex::new(far).read_to_end(&mut Vec::new()).await;
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{written:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_write_is_longer_than_the_limit_and_an_end_comes_once() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let mut duplex = Duplex::new(near);
+        assert_eq!(duplex.write(&[7; 1 << 17]).await.unwrap(), MAX_DATA);
+        duplex.shutdown().await.unwrap();
+        duplex.shutdown().await.unwrap();
+        assert_eq!(duplex.write(b"late").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        drop(duplex);
+        let mut wire = Vec::new();
+        far.read_to_end(&mut wire).await.unwrap();
+        assert_eq!(wire.len(), MAX_CHUNK + HEADER);
+        assert_eq!(wire[..HEADER], (MAX_DATA as u16).to_le_bytes());
+        assert_eq!(wire[MAX_CHUNK..], [0, 0]);
+    }
+}
