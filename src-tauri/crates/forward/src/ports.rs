@@ -1,0 +1,221 @@
+//! Published ports: one table, which only its own task changes.
+//!
+//! The engine opens a PORTS stream and first tells the whole truth (`Reconcile`), then each change; it waits for every
+//! answer, so that a port is bound before its container starts, and a refusal is what `docker run -p` prints. When a stream
+//! drops, the ports stay until the engine is back and reconciles; when the machine is off, all are closed.
+
+mod bind;
+mod port;
+mod session;
+
+use crate::Guest;
+use bind::bind;
+use caisson_guest_proto::{
+    PortForward, PortOutcome, PortProtocol, PortsAnswer, PortsCall, PublishRefused, RefusalCode,
+};
+use caisson_hypervisor::VsockStream;
+use caisson_machine::{MachineState, MachineStatus};
+use port::Port;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    task::{JoinHandle, JoinSet},
+};
+use tracing::{info, warn};
+
+/// The most published ports. Each is a listener; a range of them is published with one `-p`.
+const MAX_PORTS: usize = 4096;
+
+/// The most connections through all ports at once; more wait in the system's queues.
+const MAX_CONNECTIONS: usize = 8192;
+
+/// The most PORTS streams at once. There is one engine; a second one is its successor.
+const MAX_STREAMS: usize = 4;
+
+/// A published port, for showing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortStatus {
+    /// What the engine asked for, with the port that was bound.
+    pub forward: PortForward,
+    /// How many connections go through it.
+    pub connections: u32,
+}
+
+/// The published ports of one machine. Dropping it closes all of them.
+#[derive(Debug)]
+pub struct Ports {
+    table: watch::Receiver<Vec<PortStatus>>,
+    task: JoinHandle<()>,
+}
+
+impl Ports {
+    /// Serves the PORTS streams of the guest that come out of `streams`, for as long as `machine` is watched.
+    pub fn spawn(
+        guest: impl Guest,
+        streams: mpsc::Receiver<VsockStream>,
+        machine: watch::Receiver<MachineStatus>,
+    ) -> Self {
+        let (publish, table) = watch::channel(Vec::new());
+        let task = tokio::spawn(Owner::new(guest, publish).run(streams, machine));
+        Self { table, task }
+    }
+
+    /// The table, now and from now on; also when a connection comes or goes.
+    pub fn table(&self) -> watch::Receiver<Vec<PortStatus>> {
+        self.table.clone()
+    }
+}
+
+impl Drop for Ports {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A call of the engine's, and where its answer goes.
+struct Asked {
+    call: PortsCall,
+    answer: oneshot::Sender<Result<PortsAnswer, PublishRefused>>,
+}
+
+/// The task that owns the table.
+struct Owner<G> {
+    guest: G,
+    ports: BTreeMap<String, Port>,
+    publish: watch::Sender<Vec<PortStatus>>,
+    places: Arc<Semaphore>,
+    /// Told by ports when a connection came or went.
+    changed: (mpsc::Sender<()>, mpsc::Receiver<()>),
+}
+
+impl<G: Guest> Owner<G> {
+    fn new(guest: G, publish: watch::Sender<Vec<PortStatus>>) -> Self {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        Self { guest, ports: BTreeMap::new(), publish, places, changed: mpsc::channel(1) }
+    }
+
+    async fn run(
+        mut self,
+        mut streams: mpsc::Receiver<VsockStream>,
+        mut machine: watch::Receiver<MachineStatus>,
+    ) {
+        let (ask, mut asked) = mpsc::channel(1);
+        let mut sessions = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(stream) = streams.recv(), if sessions.len() < MAX_STREAMS => {
+                    sessions.spawn(session::serve(stream, ask.clone()));
+                }
+                Some(_) = sessions.join_next() => {}
+                Some(Asked { call, answer }) = asked.recv() => {
+                    // A session that is gone no longer wants its answer; the next one reconciles.
+                    let _ = answer.send(self.answer(call).await);
+                    self.show();
+                }
+                Some(()) = self.changed.1.recv() => self.show(),
+                status = machine.changed() => {
+                    if status.is_err() {
+                        return;
+                    }
+                    let state = machine.borrow_and_update().state;
+                    if is_off(state) {
+                        self.close_all().await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn show(&self) {
+        self.publish.send_replace(self.ports.values().map(Port::status).collect());
+    }
+
+    async fn answer(&mut self, call: PortsCall) -> Result<PortsAnswer, PublishRefused> {
+        match call {
+            PortsCall::Reconcile { ports } => {
+                Ok(PortsAnswer::Reconciled { outcomes: self.reconcile(ports).await })
+            }
+            PortsCall::Publish { forward } => {
+                self.publish(forward).await.map(|host_port| PortsAnswer::Published { host_port })
+            }
+            PortsCall::Unpublish { key } => {
+                self.close(&key).await;
+                Ok(PortsAnswer::Unpublished)
+            }
+        }
+    }
+
+    /// Closes first what is no longer true, since a new truth may need its port.
+    async fn reconcile(&mut self, truth: Vec<PortForward>) -> Vec<PortOutcome> {
+        let wanted: HashSet<&str> = truth.iter().map(|forward| forward.key.as_str()).collect();
+        let gone: Vec<String> =
+            self.ports.keys().filter(|key| !wanted.contains(key.as_str())).cloned().collect();
+        for key in gone {
+            self.close(&key).await;
+        }
+        let mut outcomes = Vec::with_capacity(truth.len());
+        for forward in truth {
+            let key = forward.key.clone();
+            outcomes.push(PortOutcome { key, result: self.publish(forward).await });
+        }
+        outcomes
+    }
+
+    async fn publish(&mut self, forward: PortForward) -> Result<u16, PublishRefused> {
+        if let Some(open) = self.ports.get(&forward.key).filter(|open| open.is(&forward)) {
+            return Ok(open.host_port());
+        }
+        self.close(&forward.key).await;
+        self.open(forward).await.inspect_err(|refused| warn!(code = ?refused.code, %refused, "port refused"))
+    }
+
+    async fn open(&mut self, forward: PortForward) -> Result<u16, PublishRefused> {
+        if forward.protocol != PortProtocol::Tcp {
+            return Err(refused("only TCP ports can be published"));
+        }
+        if self.ports.len() >= MAX_PORTS {
+            return Err(refused(&format!("{MAX_PORTS} ports are published already, which is the limit")));
+        }
+        let (listener, host_port) = bind(forward.host_ip, forward.host_port).await?;
+        let bound = PortForward { host_port, ..forward };
+        info!(key = %bound.key, host_ip = %bound.host_ip, host_port, target = %bound.target, "port published");
+        let port =
+            Port::serve(bound, listener, self.guest.clone(), self.places.clone(), self.changed.0.clone());
+        self.ports.insert(port.key().to_owned(), port);
+        Ok(host_port)
+    }
+
+    async fn close(&mut self, key: &str) {
+        if let Some(port) = self.ports.remove(key) {
+            info!(key, host_port = port.host_port(), "port closed");
+            port.close().await;
+        }
+    }
+
+    async fn close_all(&mut self) {
+        while let Some((_, port)) = self.ports.pop_first() {
+            port.close().await;
+        }
+        self.show();
+    }
+}
+
+/// Whether a machine in this state has no engine that could want a port.
+///
+/// Not so in the later stages of a boot: there the engine has reconciled already, maybe before we learnt of the stage.
+fn is_off(state: MachineState) -> bool {
+    match state {
+        MachineState::Stopped | MachineState::Preparing | MachineState::Failed => true,
+        MachineState::Booting { .. } | MachineState::Running | MachineState::Stopping => false,
+    }
+}
+
+fn refused(message: &str) -> PublishRefused {
+    PublishRefused { code: RefusalCode::Other, message: message.to_owned(), holder: None }
+}
+
+#[cfg(test)]
+mod tests;

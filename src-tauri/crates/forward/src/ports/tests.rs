@@ -1,0 +1,193 @@
+use super::*;
+use crate::testing::{FakeGuest, Opened, status};
+use caisson_guest_proto::{PortsReply, PortsRequest, read_frame, write_frame};
+use caisson_machine::Stage;
+use std::net::{IpAddr, Ipv4Addr};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    net::{TcpListener, TcpStream},
+};
+
+/// The ports of a machine, and everything that they see of it.
+struct World {
+    ports: Ports,
+    streams: mpsc::Sender<VsockStream>,
+    machine: watch::Sender<MachineStatus>,
+    containers: Opened,
+}
+
+fn world() -> World {
+    let (guest, containers) = FakeGuest::new();
+    let (streams, from_guest) = mpsc::channel(1);
+    let machine = watch::Sender::new(status(MachineState::Running));
+    let ports = Ports::spawn(guest, from_guest, machine.subscribe());
+    World { ports, streams, machine, containers }
+}
+
+impl World {
+    async fn engine(&self) -> Engine {
+        let (near, far) = tokio::io::duplex(4096);
+        assert!(self.streams.send(Box::new(far)).await.is_ok());
+        Engine { stream: near, id: 0 }
+    }
+
+    async fn wait_for(&self, what: impl FnMut(&Vec<PortStatus>) -> bool) -> Vec<PortStatus> {
+        self.ports.table().wait_for(what).await.unwrap().clone()
+    }
+}
+
+/// The engine's end of a PORTS stream.
+struct Engine {
+    stream: DuplexStream,
+    id: u64,
+}
+
+impl Engine {
+    async fn call(&mut self, call: PortsCall) -> Result<PortsAnswer, PublishRefused> {
+        self.id += 1;
+        write_frame(&mut self.stream, &PortsRequest { id: self.id, call }).await.unwrap();
+        let reply: PortsReply = read_frame(&mut self.stream).await.unwrap().unwrap();
+        assert_eq!(reply.id, self.id);
+        reply.result
+    }
+
+    async fn publish(&mut self, forward: PortForward) -> Result<u16, PublishRefused> {
+        match self.call(PortsCall::Publish { forward }).await? {
+            PortsAnswer::Published { host_port } => Ok(host_port),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn reconcile(&mut self, ports: Vec<PortForward>) -> Vec<PortOutcome> {
+        match self.call(PortsCall::Reconcile { ports }).await.unwrap() {
+            PortsAnswer::Reconciled { outcomes } => outcomes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn unpublish(&mut self, key: &str) {
+        let answer = self.call(PortsCall::Unpublish { key: key.to_owned() }).await;
+        assert_eq!(answer, Ok(PortsAnswer::Unpublished));
+    }
+}
+
+fn forward(key: &str, host_port: u16) -> PortForward {
+    PortForward {
+        key: key.to_owned(),
+        host_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        host_port,
+        protocol: PortProtocol::Tcp,
+        target: "172.17.0.2:80".parse().unwrap(),
+    }
+}
+
+async fn connect(port: u16) -> std::io::Result<TcpStream> {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await
+}
+
+#[tokio::test]
+async fn bytes_and_their_end_go_both_ways_through_a_published_port() {
+    let mut world = world();
+    let port = world.engine().await.publish(forward("web/0", 0)).await.unwrap();
+    let mut client = connect(port).await.unwrap();
+    let (target, mut container) = world.containers.recv().await.unwrap();
+    assert_eq!(target, Some("172.17.0.2:80".parse().unwrap()));
+    client.write_all(b"question").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut heard = String::new();
+    container.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "question");
+    container.write_all(b"answer").await.unwrap();
+    drop(container);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "answer");
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_refused_and_free_again_once_its_holder_is_gone() {
+    let world = world();
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = other.local_addr().unwrap().port();
+    let mut engine = world.engine().await;
+    let refused = engine.publish(forward("web/0", port)).await.unwrap_err();
+    assert_eq!(refused.code, RefusalCode::InUse);
+    assert!(world.ports.table().borrow().is_empty());
+    drop(other);
+    assert_eq!(engine.publish(forward("web/0", port)).await, Ok(port));
+}
+
+#[tokio::test]
+async fn unpublishing_frees_the_port_and_cuts_its_connections() {
+    let mut world = world();
+    let mut engine = world.engine().await;
+    let port = engine.publish(forward("web/0", 0)).await.unwrap();
+    let mut client = connect(port).await.unwrap();
+    let _container = world.containers.recv().await.unwrap();
+    world.wait_for(|table| table[0].connections == 1).await;
+    engine.unpublish("web/0").await;
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.expect("it is free once the answer is there");
+    assert!(matches!(client.read(&mut [0]).await, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn ports_outlive_the_engine_and_are_reconciled_with_the_next_one() {
+    let world = world();
+    let mut first = world.engine().await;
+    let kept = first.publish(forward("kept/0", 0)).await.unwrap();
+    let gone = first.publish(forward("gone/0", 0)).await.unwrap();
+    drop(first);
+    connect(kept).await.expect("ports stay while the engine restarts");
+    let mut second = world.engine().await;
+    let outcomes = second.reconcile(vec![forward("kept/0", kept), forward("new/0", gone)]).await;
+    assert_eq!(outcomes[0], PortOutcome { key: "kept/0".into(), result: Ok(kept) });
+    assert_eq!(
+        outcomes[1],
+        PortOutcome { key: "new/0".into(), result: Ok(gone) },
+        "freed before it is taken anew"
+    );
+    let keys: Vec<_> = world.ports.table().borrow().iter().map(|port| port.forward.key.clone()).collect();
+    assert_eq!(keys, ["kept/0", "new/0"]);
+}
+
+#[tokio::test]
+async fn everything_closes_when_the_machine_stops_and_nothing_while_it_boots() {
+    let world = world();
+    let mut engine = world.engine().await;
+    let port = engine.publish(forward("web/0", 0)).await.unwrap();
+    world.machine.send_replace(status(MachineState::Booting { stage: Stage::Socket }));
+    engine.unpublish("unknown/0").await;
+    assert_eq!(world.ports.table().borrow().len(), 1);
+    world.machine.send_replace(status(MachineState::Stopped));
+    world.wait_for(Vec::is_empty).await;
+    assert!(connect(port).await.is_err());
+}
+
+#[tokio::test]
+async fn a_container_that_refuses_closes_the_connection() {
+    let world = world();
+    let refusing = PortForward { target: "172.17.0.2:9".parse().unwrap(), ..forward("web/0", 0) };
+    let port = world.engine().await.publish(refusing).await.unwrap();
+    let mut client = connect(port).await.unwrap();
+    assert!(matches!(client.read(&mut [0]).await, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn what_is_no_request_ends_its_stream_and_nothing_else() {
+    let world = world();
+    let mut engine = world.engine().await;
+    engine.publish(forward("web/0", 0)).await.unwrap();
+    let mut hostile = world.engine().await.stream;
+    hostile.write_all(&u32::MAX.to_le_bytes()).await.unwrap();
+    assert_eq!(hostile.read(&mut [0]).await.unwrap(), 0, "the host hangs up");
+    assert_eq!(world.ports.table().borrow().len(), 1);
+    engine.unpublish("web/0").await;
+}
+
+#[tokio::test]
+async fn udp_is_refused_rather_than_ignored() {
+    let world = world();
+    let udp = PortForward { protocol: PortProtocol::Udp, ..forward("dns/0", 0) };
+    let refused = world.engine().await.publish(udp).await.unwrap_err();
+    assert_eq!(refused.message, "only TCP ports can be published");
+}
