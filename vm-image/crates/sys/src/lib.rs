@@ -7,3 +7,4 @@ pub mod loopback;
 pub mod mount_attr;
 pub mod netns;
 pub mod seccomp;
+pub mod spawn;
