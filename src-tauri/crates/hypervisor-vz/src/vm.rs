@@ -1,0 +1,172 @@
+//! A machine that runs.
+#![expect(unsafe_code, reason = "the framework's calls are foreign functions")]
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use block2::RcBlock;
+use caisson_hypervisor::{
+    BoxFuture, ConnectError, GuestVsockPort, StopError, Vm, VmEnd, VmState, VsockStream,
+};
+use objc2_foundation::{NSError, NSPOSIXErrorDomain};
+use objc2_virtualization::{VZVirtioSocketConnection, VZVirtualMachineState};
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+
+use crate::delegates::{Ending, descriptor, stream};
+use crate::launch::{Parts, description};
+use crate::queue::Confined;
+
+/// How long the guest may take to accept a stream.
+const ACCEPTS_WITHIN: Duration = Duration::from_secs(10);
+/// `ECONNREFUSED` and `ECONNRESET` of macOS: what the framework says when nothing in the guest listens.
+const NOBODY_LISTENS: [isize; 2] = [61, 54];
+
+/// A machine of the framework's. Ends when it is dropped.
+pub(crate) struct VzVm {
+    parts: Confined<Parts>,
+    ending: Ending,
+}
+
+impl VzVm {
+    pub(crate) fn new(parts: Confined<Parts>, ending: Ending) -> Self {
+        Self { parts, ending }
+    }
+
+    pub(crate) fn parts(&self) -> &Confined<Parts> {
+        &self.parts
+    }
+
+    fn end(&self) -> Option<VmEnd> {
+        match &*self.ending.watch().borrow() {
+            VmState::Ended(why) => Some(why.clone()),
+            VmState::Running | VmState::Paused(_) => None,
+        }
+    }
+
+    async fn open(&self, port: GuestVsockPort) -> Result<VsockStream, ConnectError> {
+        if let Some(end) = self.end() {
+            return Err(ConnectError::Ended(end));
+        }
+        let (answer, answered) = oneshot::channel();
+        self.parts.run(move |parts| connect(parts, port, answer)).await.map_err(queue_gone)?;
+        let timed_out = |_| ConnectError::TimedOut { port, limit: ACCEPTS_WITHIN };
+        let connected = tokio::time::timeout(ACCEPTS_WITHIN, answered).await.map_err(timed_out)?;
+        Ok(stream(connected.map_err(queue_gone)??, &Handle::current())?)
+    }
+
+    /// Stops the machine without asking its guest; answered when it is gone.
+    fn stop(&self) -> oneshot::Receiver<()> {
+        let (gone, is_gone) = oneshot::channel();
+        let ending = self.ending.clone();
+        // Its answer comes through `gone`; a queue that is gone drops that too.
+        drop(self.parts.run(move |parts| stop(parts, ending, gone)));
+        is_gone
+    }
+}
+
+fn queue_gone(_: oneshot::error::RecvError) -> ConnectError {
+    ConnectError::Io(io::Error::other("the machine's queue is gone"))
+}
+
+fn connect(parts: &Parts, port: GuestVsockPort, answer: oneshot::Sender<Result<OwnedFd, ConnectError>>) {
+    let answer = Cell::new(Some(answer));
+    let done = RcBlock::new(move |connection: *mut VZVirtioSocketConnection, error: *mut NSError| {
+        // SAFETY: the framework passes null or objects that live as long as the call of the block.
+        let (connection, error) = unsafe { (connection.as_ref(), error.as_ref()) };
+        let connected = match (connection, error) {
+            (Some(connection), _) => descriptor(connection).map_err(ConnectError::Io),
+            (None, error) => Err(not_connected(port, error)),
+        };
+        if let Some(answer) = answer.take() {
+            // Whoever asked may have stopped waiting; the descriptor then closes.
+            let _ = answer.send(connected);
+        }
+    });
+    // SAFETY: this runs on the machine's queue.
+    unsafe { parts.vsock.connectToPort_completionHandler(port.0, &done) };
+}
+
+fn not_connected(port: GuestVsockPort, error: Option<&NSError>) -> ConnectError {
+    let Some(error) = error else {
+        return ConnectError::Io(io::Error::other("the framework gave neither a connection nor an error"));
+    };
+    // SAFETY: a constant of the system's.
+    let posix = unsafe { NSPOSIXErrorDomain };
+    match *error.domain() == *posix && NOBODY_LISTENS.contains(&error.code()) {
+        true => ConnectError::Refused(port),
+        false => ConnectError::Io(io::Error::other(error.localizedDescription().to_string())),
+    }
+}
+
+fn stop(parts: &Parts, ending: Ending, gone: oneshot::Sender<()>) {
+    // SAFETY: this runs on the machine's queue.
+    let stopped = matches!(
+        unsafe { parts.machine.state() },
+        VZVirtualMachineState::Stopped | VZVirtualMachineState::Error
+    );
+    if stopped {
+        ending.ended(VmEnd::Killed);
+        // Whoever asked may have stopped waiting.
+        let _ = gone.send(());
+        return;
+    }
+    let gone = Cell::new(Some(gone));
+    let kept = parts.machine.clone();
+    let done = RcBlock::new(move |error: *mut NSError| {
+        // The machine has to live until it has stopped, though its `Vm` may have been dropped meanwhile.
+        let _kept = &kept;
+        if let Some(how) = description(error) {
+            tracing::warn!(how, "the framework could not stop the machine");
+        }
+        ending.ended(VmEnd::Killed);
+        if let Some(gone) = gone.take() {
+            // Whoever asked may have stopped waiting.
+            let _ = gone.send(());
+        }
+    });
+    // SAFETY: this runs on the machine's queue.
+    unsafe { parts.machine.stopWithCompletionHandler(&done) };
+}
+
+impl Vm for VzVm {
+    fn connect(&self, port: GuestVsockPort) -> BoxFuture<'_, Result<VsockStream, ConnectError>> {
+        Box::pin(self.open(port))
+    }
+
+    fn state(&self) -> watch::Receiver<VmState> {
+        self.ending.watch()
+    }
+
+    fn request_stop(&self) -> BoxFuture<'_, Result<(), StopError>> {
+        Box::pin(async {
+            if let Some(end) = self.end() {
+                return Err(StopError::Ended(end));
+            }
+            let pressed = self.parts.run(|parts| {
+                // SAFETY: this runs on the machine's queue.
+                unsafe { parts.machine.requestStopWithError() }
+                    .map_err(|error| error.localizedDescription().to_string())
+            });
+            let gone = |_| StopError::NotDelivered("the machine's queue is gone".to_owned());
+            pressed.await.map_err(gone)?.map_err(StopError::NotDelivered)
+        })
+    }
+
+    fn kill(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            // An error says that the queue is gone, and the machine with it.
+            let _ = self.stop().await;
+        })
+    }
+}
+
+impl Drop for VzVm {
+    fn drop(&mut self) {
+        if self.end().is_none() {
+            drop(self.stop());
+        }
+    }
+}
