@@ -28,9 +28,9 @@ pub use caisson_guest_proto::{GuestVsockPort, HostVsockPort};
 pub use capabilities::{Acceleration, Capabilities, Notice};
 pub use error::{ConnectError, LaunchError, StopError};
 pub use spec::{Mib, VmSpec};
-pub use vm::{Incoming, Launched, Vm, VmEnd, VmState, VsockIo, VsockStream};
+pub use vm::{Incoming, Launched, PauseReason, Vm, VmEnd, VmState, VsockIo, VsockStream};
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, path::Path, pin::Pin};
 
 /// A boxed future, because the traits here are used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -40,11 +40,11 @@ pub trait Hypervisor: Send + Sync {
     /// The backend's name as the user knows it: "QEMU", "Virtualization.framework", "Hyper-V".
     fn name(&self) -> &'static str;
 
-    /// What this backend can do on this computer.
+    /// What this backend can do on this computer, for guests with this kernel.
     ///
-    /// The first call may take seconds (QEMU really starts a guest to find out whether hardware acceleration works);
+    /// The first call may take seconds (QEMU really boots the kernel to find out whether hardware acceleration works);
     /// later calls are quick. Fails like [`launch`](Self::launch) would: with the program that is missing, say.
-    fn capabilities(&self) -> BoxFuture<'_, Result<Capabilities, LaunchError>>;
+    fn capabilities<'a>(&'a self, kernel: &'a Path) -> BoxFuture<'a, Result<Capabilities, LaunchError>>;
 
     /// Powers on a machine. Returns when it runs, not when its guest answers.
     ///

@@ -56,10 +56,30 @@ pub trait Vm: Send + Sync {
 pub enum VmState {
     /// Its processors run.
     Running,
-    /// Its processors stand still, at somebody's wish.
-    Paused,
+    /// Its processors stand still; it goes on by itself once the reason is gone.
+    Paused(PauseReason),
     /// It is gone.
     Ended(VmEnd),
+}
+
+/// Why a machine's processors stand still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PauseReason {
+    /// The host's disk is full, so the guest's write waits until there is room. Nothing is lost.
+    HostDiskFull,
+    /// Another reason, in words.
+    Other(String),
+}
+
+impl fmt::Display for PauseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HostDiskFull => {
+                f.write_str("this computer's disk is full; the machine goes on once there is room")
+            }
+            Self::Other(why) => f.write_str(why),
+        }
+    }
 }
 
 /// Why a machine is gone.

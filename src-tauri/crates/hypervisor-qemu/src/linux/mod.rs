@@ -1,0 +1,233 @@
+//! QEMU on Linux: how a machine is put together, in order.
+
+mod acceleration;
+mod arguments;
+mod leftovers;
+mod process;
+mod programs;
+mod qmp;
+mod supervise;
+mod vsock;
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use caisson_hypervisor::{Acceleration, BoxFuture, Capabilities, Hypervisor, LaunchError, Launched, VmSpec};
+use tokio::{net::UnixStream, sync::Mutex};
+
+use self::{
+    acceleration::Kvm,
+    arguments::Sockets,
+    leftovers::Records,
+    process::Process,
+    programs::{QEMU, Search, VSOCK_DEVICE},
+    qmp::{Command, Qmp, QmpError},
+    supervise::{Parts, QemuVm},
+};
+
+/// How long QEMU and the vsock helper may take to come up, on a busy computer.
+const START_LIMIT: Duration = Duration::from_secs(15);
+/// How often it is looked whether the vsock helper's socket is there.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// The QEMU backend.
+#[derive(Debug)]
+pub struct Qemu {
+    search: Search,
+    cache: PathBuf,
+    /// Held while it is found out, so that two who ask at once do not try twice.
+    probing: Mutex<()>,
+}
+
+impl Qemu {
+    /// The backend. What it finds out about this computer is kept in the directory `cache`.
+    #[must_use]
+    pub fn new(cache: PathBuf) -> Self {
+        Self { search: Search::of_environment(), cache, probing: Mutex::new(()) }
+    }
+
+    async fn find_capabilities(&self, kernel: &Path) -> Result<Capabilities, LaunchError> {
+        let qemu = self.search.find(&QEMU)?;
+        self.search.find(&VSOCK_DEVICE)?;
+        Ok(self.kvm(&qemu, kernel).await.capabilities())
+    }
+
+    async fn kvm(&self, qemu: &Path, kernel: &Path) -> Kvm {
+        let _alone = self.probing.lock().await;
+        acceleration::find_out(qemu, kernel, &self.cache).await
+    }
+
+    async fn power_on(&self, spec: &VmSpec) -> Result<Launched, LaunchError> {
+        let qemu = self.search.find(&QEMU)?;
+        let helper = self.search.find(&VSOCK_DEVICE)?;
+        check_files(spec)?;
+        let acceleration = self.kvm(&qemu, &spec.kernel).await.capabilities().acceleration;
+        let sockets = Sockets::within(&spec.runtime_dir);
+        let mut records = Records::end_leftovers(&spec.runtime_dir);
+        new_console_log(&spec.console_log)?;
+        let (listeners, incoming) = vsock::accept_guest(&spec.listen, &sockets)?;
+        let vsock_device = start_vsock_device(&helper, &sockets, &mut records).await?;
+        let (qemu, qmp) = start_qemu(&qemu, spec, &acceleration, &sockets, &mut records).await?;
+        let parts = Parts { qemu, vsock_device, qmp, listeners, vsock: sockets.vsock };
+        Ok(Launched { vm: Box::new(QemuVm::supervise(parts)), incoming })
+    }
+}
+
+impl Hypervisor for Qemu {
+    fn name(&self) -> &'static str {
+        "QEMU"
+    }
+
+    fn capabilities<'a>(&'a self, kernel: &'a Path) -> BoxFuture<'a, Result<Capabilities, LaunchError>> {
+        Box::pin(self.find_capabilities(kernel))
+    }
+
+    fn launch<'a>(&'a self, spec: &'a VmSpec) -> BoxFuture<'a, Result<Launched, LaunchError>> {
+        Box::pin(self.power_on(spec))
+    }
+}
+
+/// QEMU's own messages about files are many and vary; these say which part of the machine is missing.
+fn check_files(spec: &VmSpec) -> Result<(), LaunchError> {
+    let open = |action, path: &Path| {
+        File::open(path).map(drop).map_err(|source| LaunchError::File { action, path: path.into(), source })
+    };
+    open("open the kernel", &spec.kernel)?;
+    open("open the initial ramdisk", &spec.initrd)?;
+    if let Some(root) = &spec.root {
+        open("open the root disk", root)?;
+    }
+    let data = File::options().read(true).write(true).open(&spec.data_disk);
+    data.map(drop).map_err(|source| LaunchError::File {
+        action: "open the data disk",
+        path: spec.data_disk.clone(),
+        source,
+    })
+}
+
+/// Begins a console log, and keeps the one before.
+fn new_console_log(log: &Path) -> Result<(), LaunchError> {
+    let file = |action| move |source| LaunchError::File { action, path: log.into(), source };
+    let mut before = OsString::from(log);
+    before.push(".1");
+    match std::fs::rename(log, before) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(file("put aside the old console log")(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    File::create(log).map(drop).map_err(file("create the console log"))
+}
+
+async fn start(
+    program: &Path,
+    arguments: &[OsString],
+    records: &mut Records,
+) -> Result<Process, LaunchError> {
+    let process = Process::spawn(program, arguments).await.map_err(|source| LaunchError::File {
+        action: "run",
+        path: program.into(),
+        source,
+    })?;
+    records.add(process.name(), process.pid());
+    Ok(process)
+}
+
+/// Starts the vsock helper and returns when QEMU can connect to it.
+async fn start_vsock_device(
+    helper: &Path,
+    sockets: &Sockets,
+    records: &mut Records,
+) -> Result<Process, LaunchError> {
+    // A stale socket would look like a ready one. It being absent is what is wanted.
+    let _ = std::fs::remove_file(&sockets.device);
+    let mut process = start(helper, &arguments::vsock_device(sockets), records).await?;
+    let ready = async {
+        while !sockets.device.exists() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    within_limit(&mut process, "open its socket", ready).await?;
+    Ok(process)
+}
+
+/// Starts QEMU and returns when the machine's processors run.
+async fn start_qemu(
+    qemu: &Path,
+    spec: &VmSpec,
+    acceleration: &Acceleration,
+    sockets: &Sockets,
+    records: &mut Records,
+) -> Result<(Process, Qmp<UnixStream>), LaunchError> {
+    let listener = vsock::listen(&sockets.qmp)?;
+    let mut process = start(qemu, &arguments::machine(spec, acceleration, sockets), records).await?;
+    let ready = async {
+        let (stream, _) = listener.accept().await?;
+        let mut qmp = Qmp::open(stream).await?;
+        let answer = qmp.call(Command::Continue).await?;
+        Ok::<_, QmpError>((qmp, answer))
+    };
+    let opened = within_limit(&mut process, "take orders", ready).await?;
+    let refused = |how| LaunchError::Refused { part: process.name().into(), how, tail: Vec::new() };
+    let (qmp, answer) = match opened {
+        Ok(opened) => opened,
+        // QEMU's own last words tell more than that it closed the socket, if it is about to end.
+        Err(error) => return Err(last_words(&mut process, error).await),
+    };
+    answer.map_err(refused)?;
+    Ok((process, qmp))
+}
+
+/// Waits for the process to be ready, to end, or to take too long, whichever comes first.
+async fn within_limit<T>(
+    process: &mut Process,
+    expected: &'static str,
+    ready: impl Future<Output = T>,
+) -> Result<T, LaunchError> {
+    let waited = tokio::time::timeout(START_LIMIT, async {
+        tokio::select! {
+            biased;
+            ready = ready => Ok(ready),
+            exit = process.exited() => Err(exit),
+        }
+    });
+    match waited.await {
+        Ok(Ok(ready)) => Ok(ready),
+        Ok(Err(exit)) => {
+            Err(LaunchError::Refused { part: process.name().into(), how: exit.how, tail: exit.tail })
+        }
+        Err(_) => {
+            process.kill().await;
+            Err(LaunchError::TimedOut { part: process.name().into(), expected, limit: START_LIMIT })
+        }
+    }
+}
+
+async fn last_words(process: &mut Process, error: QmpError) -> LaunchError {
+    let part = process.name().to_owned();
+    match tokio::time::timeout(Duration::from_secs(1), process.exited()).await {
+        Ok(exit) => LaunchError::Refused { part, how: exit.how, tail: exit.tail },
+        Err(_) => LaunchError::Refused { part, how: error.to_string(), tail: Vec::new() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_console_log_of_the_boot_before_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("console.log");
+        new_console_log(&log).unwrap();
+        std::fs::write(&log, "first boot").unwrap();
+        new_console_log(&log).unwrap();
+        assert_eq!(std::fs::read(&log).unwrap(), b"");
+        assert_eq!(std::fs::read(dir.path().join("console.log.1")).unwrap(), b"first boot");
+    }
+}
