@@ -54,7 +54,7 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "kind", content = "value", rename_all = "snake_case")]
 pub enum Event {
     /// The machine's state, whole.
-    Machine(MachineStatus),
+    Machine(Box<MachineStatus>),
     /// All containers, running or not; `null` while the engine does not answer, which is not the same as none.
     Containers(Option<Vec<ContainerSummary>>),
     /// All published ports, whole.

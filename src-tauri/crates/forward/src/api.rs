@@ -161,5 +161,5 @@ async fn read_head(client: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>>
     Ok(head)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

@@ -8,6 +8,8 @@ use caisson_os::Endpoint;
 use std::{io, path::PathBuf};
 
 pub use imp::Connection;
+#[cfg(test)]
+pub(crate) use imp::testing;
 
 /// Why a local endpoint cannot be listened on.
 #[derive(Debug, thiserror::Error)]

@@ -1,12 +1,15 @@
 use super::*;
-use crate::testing::{FakeGuest, Opened, failure};
+use crate::{
+    listen::testing::{connect, endpoint},
+    testing::{FakeGuest, Opened, failure},
+};
 use caisson_os::Endpoint;
 use std::sync::atomic::Ordering;
 use tempfile::TempDir;
-use tokio::net::UnixStream;
 
 struct Served {
-    dir: TempDir,
+    at: Endpoint,
+    _dir: TempDir,
     guest: FakeGuest,
     engine: Opened,
     _tasks: JoinSet<()>,
@@ -14,16 +17,17 @@ struct Served {
 
 async fn served() -> Served {
     let dir = tempfile::tempdir().unwrap();
+    let at = endpoint(dir.path());
     let (guest, engine) = FakeGuest::new();
-    let listener = Listener::bind(&Endpoint::new(dir.path().join("docker.sock"))).await.unwrap();
+    let listener = Listener::bind(&at).await.unwrap();
     let mut tasks = JoinSet::new();
     tasks.spawn(serve_api(listener, guest.clone()));
-    Served { dir, guest, engine, _tasks: tasks }
+    Served { at, _dir: dir, guest, engine, _tasks: tasks }
 }
 
 impl Served {
-    async fn client(&self) -> UnixStream {
-        UnixStream::connect(self.dir.path().join("docker.sock")).await.unwrap()
+    async fn client(&self) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
+        connect(&self.at).await
     }
 
     async fn ask(&self, request: &str) -> String {

@@ -73,6 +73,23 @@ async fn remove_stale(path: &Path) -> Result<(), BindError> {
     }
 }
 
+/// The client's side, for tests of what is served.
+#[cfg(test)]
+pub(crate) mod testing {
+    use caisson_os::Endpoint;
+    use std::path::Path;
+    use tokio::net::UnixStream;
+
+    /// An endpoint that no other test has.
+    pub(crate) fn endpoint(dir: &Path) -> Endpoint {
+        Endpoint::new(dir.join("docker.sock"))
+    }
+
+    pub(crate) async fn connect(to: &Endpoint) -> UnixStream {
+        UnixStream::connect(to.path()).await.unwrap()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

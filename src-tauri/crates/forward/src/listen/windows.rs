@@ -18,6 +18,9 @@ use tokio::{
 
 /// `ERROR_ACCESS_DENIED`: what a second first instance gets.
 const ACCESS_DENIED: i32 = 5;
+/// `ERROR_PIPE_BUSY`: what a client gets between two instances.
+#[cfg(test)]
+const PIPE_BUSY: i32 = 231;
 
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -39,7 +42,7 @@ impl Listener {
     pub(crate) async fn accept(&mut self) -> io::Result<Connection> {
         self.next.connect().await?;
         let next = instance(&self.name, false)?;
-        Ok(Connection { pipe: std::mem::replace(&mut self.next, next), ended: false })
+        Ok(MessagePipe { pipe: std::mem::replace(&mut self.next, next), ended: false })
     }
 }
 
@@ -49,13 +52,16 @@ fn instance(name: &Path, first: bool) -> io::Result<NamedPipeServer> {
 }
 
 /// A client. `shutdown()` is a half-close.
+pub type Connection = MessagePipe<NamedPipeServer>;
+
+/// One end of a pipe of messages, with the substitute for a half-close.
 #[derive(Debug)]
-pub struct Connection {
-    pipe: NamedPipeServer,
+pub struct MessagePipe<P> {
+    pipe: P,
     ended: bool,
 }
 
-impl AsyncRead for Connection {
+impl<P: AsyncRead + Unpin> AsyncRead for MessagePipe<P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -65,7 +71,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<P: AsyncWrite + Unpin> AsyncWrite for MessagePipe<P> {
     /// Nothing is written for nothing: that would be the end.
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if buf.is_empty() {
@@ -84,5 +90,47 @@ impl AsyncWrite for Connection {
             self.ended = true;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// The client's side, for tests of what is served: as go-winio is one.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::{MessagePipe, PIPE_BUSY};
+    use caisson_os::Endpoint;
+    use std::path::Path;
+    use tokio::net::windows::named_pipe::{ClientOptions, NamedPipeClient};
+
+    /// An endpoint that no other test has.
+    pub(crate) fn endpoint(dir: &Path) -> Endpoint {
+        let unique = dir.file_name().unwrap().to_string_lossy();
+        Endpoint::new(format!(r"\\.\pipe\caisson-test-{unique}"))
+    }
+
+    pub(crate) async fn connect(to: &Endpoint) -> MessagePipe<NamedPipeClient> {
+        loop {
+            match ClientOptions::new().open(to.path()) {
+                Ok(pipe) => return MessagePipe { pipe, ended: false },
+                Err(error) if error.raw_os_error() == Some(PIPE_BUSY) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BindError, testing};
+
+    #[tokio::test]
+    #[ignore = "wine 8 does not know FILE_FLAG_FIRST_PIPE_INSTANCE; to be run on Windows"]
+    async fn a_living_pipe_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = testing::endpoint(dir.path());
+        let first = crate::Listener::bind(&at).await.unwrap();
+        let second = crate::Listener::bind(&at).await;
+        assert!(matches!(second, Err(BindError::InUse(_))), "{second:?}");
+        drop(first);
+        crate::Listener::bind(&at).await.unwrap();
     }
 }
