@@ -22,6 +22,8 @@
 mod capabilities;
 mod error;
 mod spec;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod vm;
 
 pub use caisson_guest_proto::{GuestVsockPort, HostVsockPort};

@@ -1,0 +1,9 @@
+//! For tests: a hypervisor that fails the way real ones fail, a guest that answers in-process, and the conformance
+//! suite that every backend passes.
+
+pub mod conformance;
+mod fake;
+mod guest;
+
+pub use fake::{Door, FakeHypervisor, GuestSide, LaunchFault};
+pub use guest::{GuestScript, Misbehaviour, run_guest};
