@@ -8,3 +8,4 @@ pub mod mount_attr;
 pub mod netns;
 pub mod seccomp;
 pub mod spawn;
+pub mod vsock;

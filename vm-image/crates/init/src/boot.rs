@@ -1,0 +1,205 @@
+//! From the kernel's first process to a machine in which programs can run: synchronous, before any thread exists.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::mount::{MountFlags, mount, mount_move};
+use rustix::process::{Resource, Rlimit, chdir, chroot, setrlimit};
+
+use crate::modules::{self, Index};
+
+/// Where the root is mounted before it becomes the root.
+const NEW_ROOT: &str = "/root";
+/// How long the root's device may take to appear. On SCSI it comes some time after its module was loaded.
+const DEVICE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A filesystem that is there from the start.
+struct Mount {
+    what: &'static str,
+    at: &'static str,
+    flags: MountFlags,
+    options: &'static str,
+}
+
+const NO_PROGRAMS: MountFlags =
+    MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC).union(MountFlags::RELATIME);
+const NO_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::RELATIME);
+
+/// What is needed to find the root.
+const EARLY: [Mount; 3] = [
+    Mount { what: "devtmpfs", at: "/dev", flags: MountFlags::NOSUID, options: "mode=0755" },
+    Mount { what: "proc", at: "/proc", flags: NO_PROGRAMS, options: "" },
+    Mount { what: "sysfs", at: "/sys", flags: NO_PROGRAMS, options: "" },
+];
+
+/// The rest, in the root.
+const LATE: [Mount; 6] = [
+    Mount {
+        what: "devpts",
+        at: "/dev/pts",
+        flags: MountFlags::NOSUID.union(MountFlags::NOEXEC),
+        options: "mode=0620,ptmxmode=0666,gid=5",
+    },
+    Mount { what: "tmpfs", at: "/dev/shm", flags: NO_DEVICES, options: "mode=1777" },
+    Mount { what: "mqueue", at: "/dev/mqueue", flags: NO_PROGRAMS, options: "" },
+    Mount {
+        what: "cgroup2",
+        at: "/sys/fs/cgroup",
+        flags: NO_PROGRAMS,
+        options: "nsdelegate,memory_recursiveprot",
+    },
+    Mount { what: "tmpfs", at: "/run", flags: NO_DEVICES, options: "mode=0755" },
+    Mount { what: "tmpfs", at: "/tmp", flags: NO_DEVICES, options: "mode=1777" },
+];
+
+/// Kernel settings that differ from the kernel's own: file below /proc/sys, value. None of them can be set per container.
+const SETTINGS: [(&str, &str); 6] = [
+    // Databases and search engines refuse to start with the kernel's 65530.
+    ("vm/max_map_count", "262144"),
+    // Every file watcher in every container takes from these; 128 instances are used up by a few development servers.
+    ("fs/inotify/max_user_instances", "8192"),
+    ("fs/inotify/max_user_watches", "1048576"),
+    ("fs/aio-max-nr", "1048576"),
+    // Each container has a session keyring; 200 keys for root would limit the number of containers.
+    ("kernel/keys/root_maxkeys", "1000000"),
+    ("kernel/pid_max", "4194304"),
+];
+
+/// What Docker gives its containers and what they therefore expect to have.
+const OPEN_FILES: u64 = 1_048_576;
+
+/// Brings the machine up to the point where it can run programs.
+pub(crate) fn bring_up() -> anyhow::Result<()> {
+    mount_all(&EARLY)?;
+    let modules = Path::new(modules::DIR);
+    let index = Index::read(modules)?;
+    modules::load_for_devices(modules, &index)?;
+    index.load(modules, "erofs")?;
+    tracing::info!("device modules are loaded");
+    enter_root()?;
+    mount_all(&LATE)?;
+    delegate_cgroups(Path::new("/sys/fs/cgroup"))?;
+    adjust_settings();
+    let files = Some(OPEN_FILES);
+    setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files })
+        .context("could not raise the limit of open files")?;
+    caisson_sys::loopback::up().context("could not bring up the loopback interface")?;
+    tracing::info!("the root is ready");
+    Ok(())
+}
+
+fn mount_all(mounts: &[Mount]) -> anyhow::Result<()> {
+    for Mount { what, at, flags, options } in mounts {
+        // On the read-only root the places exist; in /dev and in the initrd some do not.
+        match fs::create_dir(at) {
+            Err(error) if !Path::new(at).is_dir() => {
+                return Err(error).with_context(|| format!("could not make {at}"));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let options = std::ffi::CString::new(*options).expect("no option holds a NUL");
+        mount(*what, *at, *what, *flags, Some(options.as_c_str()))
+            .with_context(|| format!("could not mount {what} at {at}"))?;
+    }
+    Ok(())
+}
+
+/// Moves into the read-only root and gives back the initrd's memory.
+fn enter_root() -> anyhow::Result<()> {
+    let device = wait_for(&root_device()?)?;
+    mount(&device, NEW_ROOT, "erofs", MountFlags::RDONLY, None)
+        .with_context(|| format!("could not mount the root from {}", device.display()))?;
+    for Mount { at, .. } in &EARLY {
+        mount_move(*at, format!("{NEW_ROOT}{at}")).with_context(|| format!("could not move {at}"))?;
+    }
+    empty_initrd();
+    // The kernel's helpers (modprobe) share this process's root, so they see the new one, too: both descend from the
+    // same fs_struct (kernel/fork.c, CLONE_FS of kernel_init and kthreadd).
+    chdir(NEW_ROOT)?;
+    mount_move(".", "/").context("could not move the root")?;
+    chroot(".").context("could not enter the root")?;
+    chdir("/")?;
+    Ok(())
+}
+
+/// The root's device: `caisson.root=` of the kernel's command line, or the first virtio disk.
+fn root_device() -> anyhow::Result<PathBuf> {
+    let cmdline = fs::read_to_string("/proc/cmdline").context("could not read the kernel's command line")?;
+    Ok(option(&cmdline, "caisson.root").unwrap_or("/dev/vda").into())
+}
+
+/// The data disk: `caisson.data=` of the kernel's command line, or the second virtio disk.
+pub(crate) fn data_device() -> io::Result<PathBuf> {
+    let cmdline = fs::read_to_string("/proc/cmdline")?;
+    Ok(option(&cmdline, "caisson.data").unwrap_or("/dev/vdb").into())
+}
+
+/// The value of `name=value` in a kernel command line; the last one wins, as the kernel does it.
+fn option<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
+    let mut values = cmdline.split_whitespace().filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    values.next_back()
+}
+
+/// Waits until a device is there.
+fn wait_for(device: &Path) -> anyhow::Result<PathBuf> {
+    let give_up_at = Instant::now() + DEVICE_DEADLINE;
+    while !device.exists() {
+        if Instant::now() >= give_up_at {
+            bail!("the root's device {} did not appear within {DEVICE_DEADLINE:?}", device.display());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(device.to_owned())
+}
+
+/// Removes the initrd's files, which would take up memory for as long as the machine runs. What is left does no harm.
+fn empty_initrd() {
+    let _ = fs::remove_dir_all(modules::DIR);
+    let _ = fs::remove_file("/init");
+}
+
+/// Lets all children of the root cgroup use every controller.
+fn delegate_cgroups(root: &Path) -> anyhow::Result<()> {
+    let controllers =
+        fs::read_to_string(root.join("cgroup.controllers")).context("could not list cgroup controllers")?;
+    for controller in controllers.split_whitespace() {
+        fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"))
+            .with_context(|| format!("could not delegate the cgroup controller {controller}"))?;
+    }
+    Ok(())
+}
+
+/// A setting that this kernel does not have is only missed by what would use it.
+fn adjust_settings() {
+    for (name, value) in SETTINGS {
+        if let Err(error) = fs::write(Path::new("/proc/sys").join(name), value) {
+            tracing::warn!("could not set {name}: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_is_a_whole_word_and_the_last_one_wins() {
+        let cmdline =
+            "quiet caisson.root=/dev/sda xcaisson.root=/dev/a caisson.rootfs=b caisson.root=/dev/sdb\n";
+        assert_eq!(option(cmdline, "caisson.root"), Some("/dev/sdb"));
+        assert_eq!(option(cmdline, "caisson.data"), None);
+        assert_eq!(option("caisson.data=", "caisson.data"), Some(""));
+    }
+
+    #[test]
+    fn every_controller_is_delegated() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("cgroup.controllers"), "cpu\n").unwrap();
+        delegate_cgroups(root.path()).unwrap();
+        assert_eq!(fs::read_to_string(root.path().join("cgroup.subtree_control")).unwrap(), "+cpu");
+        assert!(delegate_cgroups(Path::new("/nonexistent")).is_err());
+    }
+}

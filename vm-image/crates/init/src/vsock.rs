@@ -1,0 +1,100 @@
+//! Asynchronous vsock streams.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use caisson_guest_proto::{GuestVsockPort, HostVsockPort, MAX_CHUNK};
+use caisson_sys::vsock;
+use rustix::io::Errno;
+use rustix::net::Shutdown;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A stream to or from the host.
+pub(crate) struct VsockStream(AsyncFd<OwnedFd>);
+
+impl VsockStream {
+    /// Connects to a port of the host.
+    pub(crate) async fn connect(port: HostVsockPort) -> io::Result<Self> {
+        let stream = Self(watched(vsock::connect(port.0)?)?);
+        stream.0.writable().await?.retain_ready();
+        vsock::connected(stream.0.get_ref())?;
+        Ok(stream)
+    }
+}
+
+/// Takes the host's connections to a port of this machine.
+pub(crate) struct VsockListener(AsyncFd<OwnedFd>);
+
+impl VsockListener {
+    pub(crate) fn bind(port: GuestVsockPort) -> io::Result<Self> {
+        Ok(Self(watched(vsock::listen(port.0)?)?))
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<VsockStream> {
+        let accepted =
+            self.0.async_io(tokio::io::Interest::READABLE, |listener| vsock::accept(listener)).await?;
+        Ok(VsockStream(watched(accepted)?))
+    }
+}
+
+/// Puts a socket into the event loop.
+#[expect(unsafe_code, reason = "AsyncFd cannot know that its object keeps its descriptor")]
+fn watched(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is open and stays the same descriptor until it is dropped, which only the AsyncFd can do.
+    Ok(unsafe { AsyncFd::register(socket) }?)
+}
+
+impl AsyncRead for VsockStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut guard = ready!(self.0.poll_read_ready(cx))?;
+            let read = |fd: &AsyncFd<OwnedFd>| {
+                rustix::io::read(fd.get_ref(), buf.initialize_unfilled()).map_err(io::Error::from)
+            };
+            match guard.try_io(read) {
+                Ok(Ok(read)) => {
+                    buf.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(error)) => return Poll::Ready(Err(error)),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+impl AsyncWrite for VsockStream {
+    /// Writes at most [`MAX_CHUNK`] bytes at once: a longer packet of this machine's stalls `vhost-device-vsock`.
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let data = &data[..data.len().min(MAX_CHUNK)];
+        loop {
+            let mut guard = ready!(self.0.poll_write_ready(cx))?;
+            // Not `write`, which would raise SIGPIPE if that were not ignored.
+            let send = |fd: &AsyncFd<OwnedFd>| {
+                rustix::net::send(fd.get_ref(), data, rustix::net::SendFlags::NOSIGNAL)
+                    .map_err(io::Error::from)
+            };
+            match guard.try_io(send) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(result) => return Poll::Ready(result),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match rustix::net::shutdown(self.0.get_ref(), Shutdown::Write) {
+            // The other side was faster.
+            Ok(()) | Err(Errno::NOTCONN) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
+    }
+}
