@@ -1,0 +1,194 @@
+//! Devices: bridges, veth pairs, and what is known of each.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NlasIterator};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage,
+    LinkProtoInfoBridge,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
+
+use super::{Netlink, NetlinkError, Request};
+use crate::Mac;
+
+// linux/if_link.h and linux/if_bridge.h
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_BRPORT_STATE: u16 = 1;
+const IFLA_BRPORT_FLUSH: u16 = 23;
+const BR_STATE_DISABLED: u8 = 0;
+
+/// Attribute types carry flags in their two highest bits.
+const TYPE_MASK: u16 = 0x3fff;
+
+/// `struct ifinfomsg` in bytes.
+const HEADER: usize = 16;
+
+/// What this crate wants to know of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// Free text that the owner of a device may leave on it.
+    pub(crate) alias: Option<String>,
+    /// `bridge`, `veth`; `None` for hardware.
+    pub(crate) kind: Option<String>,
+}
+
+impl Link {
+    fn read(payload: &[u8]) -> Option<Self> {
+        let index = LinkHeader::parse(payload).ok()?.index;
+        let mut link = Self { index, name: String::new(), alias: None, kind: None };
+        for attribute in NlasIterator::new(payload.get(HEADER..)?).flatten() {
+            match attribute.kind() & TYPE_MASK {
+                IFLA_IFNAME => link.name = text(attribute.value()),
+                IFLA_IFALIAS => link.alias = Some(text(attribute.value())),
+                IFLA_LINKINFO => link.kind = kind(attribute.value()),
+                _ => {}
+            }
+        }
+        Some(link)
+    }
+}
+
+fn kind(info: &[u8]) -> Option<String> {
+    let mut inner = NlasIterator::new(info).flatten();
+    inner.find(|a| a.kind() & TYPE_MASK == IFLA_INFO_KIND).map(|a| text(a.value()))
+}
+
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// All devices of the socket's namespace.
+pub(crate) fn links(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
+    netlink.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()), Link::read)
+}
+
+/// The device of this name, if there is one.
+pub(crate) fn find_link(netlink: &mut Netlink, name: &str) -> io::Result<Option<Link>> {
+    match netlink.get(RouteNetlinkMessage::GetLink(named(name)), Link::read) {
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(None),
+        other => other,
+    }
+}
+
+/// A bridge with this hardware address, down.
+///
+/// Without an address of its own a bridge takes that of its ports, and its neighbours lose it whenever a container
+/// comes or goes.
+pub(crate) fn create_bridge(name: &str, mac: Mac) -> Request {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+    Request {
+        doing: format!("create the bridge {name}"),
+        message: RouteNetlinkMessage::NewLink(message),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    }
+}
+
+/// Two devices that are one cable: one end on a bridge, the other in a container.
+pub(crate) struct Veth<'a> {
+    /// The name of the end on the bridge.
+    pub(crate) name: &'a str,
+    /// The index of the bridge.
+    pub(crate) bridge: u32,
+    /// The other end's namespace.
+    pub(crate) netns: BorrowedFd<'a>,
+    /// The other end's name.
+    pub(crate) peer: &'a str,
+    /// The other end's hardware address.
+    pub(crate) mac: Mac,
+    /// The size of the largest packet of both ends, in bytes.
+    pub(crate) mtu: u32,
+}
+
+/// A veth pair with both ends where they belong. The other end is down: the kernel refuses to bring it up before there
+/// is a pair.
+pub(crate) fn create_veth(veth: &Veth<'_>) -> Request {
+    let mut peer = named(veth.peer);
+    peer.attributes.push(LinkAttribute::NetNsFd(veth.netns.as_raw_fd()));
+    peer.attributes.push(LinkAttribute::Address(veth.mac.0.to_vec()));
+    peer.attributes.push(LinkAttribute::Mtu(veth.mtu));
+    let mut message = named(veth.name);
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message.attributes.push(LinkAttribute::Mtu(veth.mtu));
+    message.attributes.push(LinkAttribute::Controller(veth.bridge));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    Request {
+        doing: format!("create the veth pair {} and {}", veth.name, veth.peer),
+        message: RouteNetlinkMessage::NewLink(message),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    }
+}
+
+/// Leaves a text on a device, which says whose it is.
+pub(crate) fn set_alias(name: &str, alias: &str) -> Request {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+    let doing = format!("mark the device {name}");
+    Request { doing, message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+}
+
+/// Gives a device that is down another name.
+pub(crate) fn rename(index: u32, name: &str) -> Request {
+    let mut message = named(name);
+    message.header.index = index;
+    let doing = format!("name a device {name}");
+    Request { doing, message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+}
+
+/// Brings a device up.
+pub(crate) fn set_up(index: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    let doing = format!("bring up device {index}");
+    Request { doing, message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+}
+
+/// Makes a port of a bridge deaf and mute at once and forgets the addresses that were seen behind it.
+///
+/// Deleting a device waits for the kernel's grace periods; this does not. So the address behind the port can be given
+/// to another port before the device is gone.
+pub(crate) fn isolate_port(index: u32) -> Request {
+    let state = DefaultNla::new(IFLA_BRPORT_STATE, vec![BR_STATE_DISABLED]);
+    let flush = DefaultNla::new(IFLA_BRPORT_FLUSH, Vec::new());
+    let mut message = LinkMessage::default();
+    message.header.interface_family = AddressFamily::Bridge;
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::ProtoInfoBridge(vec![
+        LinkProtoInfoBridge::Other(state),
+        LinkProtoInfoBridge::Other(flush),
+    ]));
+    let doing = format!("disable the bridge port {index}");
+    Request { doing, message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+}
+
+/// Deletes a device (of a veth pair: both ends); one that is gone is deleted already.
+pub(crate) fn delete_link(netlink: &mut Netlink, name: &str) -> Result<(), NetlinkError> {
+    let message = RouteNetlinkMessage::DelLink(named(name));
+    let doing = format!("delete the device {name}");
+    match netlink.batch(vec![Request { doing, message, flags: 0 }]) {
+        Err(error) if error.is(Errno::NODEV) => Ok(()),
+        other => other,
+    }
+}
+
+fn named(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message
+}

@@ -1,0 +1,133 @@
+//! Ports of this system: bound here, their bytes copied to the containers.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use caisson_guest_proto::{PortForward, PublishRefused, RefusalCode};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{debug, warn};
+
+use super::{PublishError, holder, relay};
+
+/// How many connections may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// How long accepting rests when this process has no descriptors left.
+const REST: Duration = Duration::from_millis(100);
+
+/// The listeners, by key.
+#[derive(Debug, Default)]
+pub(super) struct Native(Mutex<HashMap<String, JoinHandle<()>>>);
+
+impl Native {
+    /// Binds a port and starts to serve it. Returns the bound number.
+    pub(super) async fn open(&self, forward: PortForward) -> Result<u16, PublishError> {
+        let wanted = SocketAddr::new(forward.host_ip, forward.host_port);
+        match bind_listener(wanted) {
+            Ok((listener, bound)) => {
+                let task = tokio::spawn(serve(listener, forward.target));
+                self.listeners().insert(forward.key, task);
+                Ok(bound)
+            }
+            Err(error) => Err(PublishError::refused(&forward, refusal(error, wanted).await)),
+        }
+    }
+
+    /// Closes a port and drops its connections; it is free when this returns.
+    pub(super) async fn close(&self, key: &str) {
+        let task = self.listeners().remove(key);
+        if let Some(task) = task {
+            task.abort();
+            // Cancelled is what it is to be; a panic was reported where it happened.
+            let _ = task.await;
+        }
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, HashMap<String, JoinHandle<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        for task in self.listeners().values() {
+            task.abort();
+        }
+    }
+}
+
+fn bind_listener(address: SocketAddr) -> io::Result<(TcpListener, u16)> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    // Connections of the last listener that are still closing do not hold up the next one; another listener does.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    let listener = std::net::TcpListener::from(socket);
+    let bound = listener.local_addr()?.port();
+    Ok((TcpListener::from_std(listener)?, bound))
+}
+
+/// The system's refusal, with the process that is in the way.
+async fn refusal(error: io::Error, wanted: SocketAddr) -> PublishRefused {
+    let (code, message) = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::ADDRINUSE) => (RefusalCode::InUse, "address already in use".to_owned()),
+        Some(Errno::ACCESS | Errno::PERM) => (RefusalCode::NotPermitted, "permission denied".to_owned()),
+        Some(Errno::ADDRNOTAVAIL) => {
+            (RefusalCode::NotAvailable, "cannot assign requested address".to_owned())
+        }
+        Some(Errno::AFNOSUPPORT) => {
+            (RefusalCode::NotAvailable, "address family not supported by protocol".to_owned())
+        }
+        _ => (RefusalCode::Other, error.to_string()),
+    };
+    let holder = match code {
+        RefusalCode::InUse => tokio::task::spawn_blocking(move || holder::find(wanted)).await.ok().flatten(),
+        _ => None,
+    };
+    PublishRefused { code, message, holder }
+}
+
+/// Accepts until it is dropped; its connections end with it.
+async fn serve(listener: TcpListener, target: SocketAddr) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((client, _)) => drop(connections.spawn(connect(client, target))),
+                Err(error) => rest_after(&error).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// A connection that died in the queue costs nothing; a lack of descriptors passes only with time.
+async fn rest_after(error: &io::Error) {
+    let gone = matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
+    if !gone {
+        warn!(%error, "published port cannot accept");
+        tokio::time::sleep(REST).await;
+    }
+}
+
+async fn connect(client: TcpStream, target: SocketAddr) {
+    let relayed = match TcpStream::connect(target).await {
+        Ok(container) => relay::run(&client, &container).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = relayed {
+        debug!(%target, %error, "connection to a published port failed");
+        relay::reset(&client);
+    }
+}

@@ -1,0 +1,91 @@
+//! Taking over the sandboxes of an engine that was killed.
+
+use std::collections::BTreeSet;
+
+use caisson_sys::netns::Netns;
+use tracing::{info, warn};
+
+use crate::book::SandboxRecord;
+use crate::networks::blocking;
+use crate::ports::Owner;
+use crate::{AttachError, Networks, Sandbox};
+
+/// A sandbox that outlived the engine.
+#[derive(Debug)]
+pub struct Restored {
+    /// The sandbox; `published` holds only what is open again (or will be as soon as the machine's host is back).
+    pub sandbox: Sandbox,
+    /// The ports that could not be opened again, each with its reason.
+    pub lost: Vec<AttachError>,
+}
+
+impl Networks {
+    /// Keeps the sandboxes of the containers that still run, with their ports open again, and removes all others.
+    ///
+    /// Called once, with the ids of the live containers, before the first attach. A live container without a usable
+    /// sandbox is not in the result.
+    pub async fn restore(&self, live: &[String]) -> Vec<Restored> {
+        let live: BTreeSet<&str> = live.iter().map(String::as_str).collect();
+        let records: Vec<SandboxRecord> = self.shared.book().sandboxes().cloned().collect();
+        let mut restored = Vec::new();
+        for record in records {
+            let container = record.container.clone();
+            let _turn = self.shared.turns.take(&container).await;
+            if live.contains(container.as_str()) && self.is_whole(&record).await {
+                restored.push(self.reopen(record).await);
+            } else if let Err(error) = self.detach_in_turn(&container).await {
+                warn!(%error, "what is left of a sandbox could not be removed");
+            }
+        }
+        restored
+    }
+
+    /// Whether namespace and devices are still there.
+    async fn is_whole(&self, record: &SandboxRecord) -> bool {
+        let (shared, record) = (self.shared.clone(), record.clone());
+        blocking(move || {
+            let bound = record.netns.as_ref().is_none_or(|path| Netns::open(path).is_ok());
+            let joined = record.endpoints.iter().all(|endpoint| {
+                let driver = shared.drivers.of(&shared.network_of(endpoint));
+                driver.is_joined(endpoint).unwrap_or(false)
+            });
+            if !(bound && joined) {
+                warn!(container = %record.container, bound, joined, "a live container has lost its network");
+            }
+            bound && joined
+        })
+        .await
+    }
+
+    async fn reopen(&self, mut record: SandboxRecord) -> Restored {
+        let mut lost = Vec::new();
+        let mut open = Vec::new();
+        for port in std::mem::take(&mut record.ports) {
+            let Some((endpoint, address)) = record.reachable() else { break };
+            let owner = Owner { container: &record.container, name: &record.name, address };
+            match self.shared.ports.reopen(owner, &port).await {
+                Ok(()) => open.push(port),
+                Err(source) => lost.push(AttachError::Publish {
+                    name: record.name.clone(),
+                    endpoint_id: endpoint.endpoint_id.clone(),
+                    source,
+                }),
+            }
+        }
+        record.ports = open;
+        info!(container = %record.container, ports = record.ports.len(), lost = lost.len(), "took over a sandbox");
+        let sandbox = record.sandbox();
+        if !lost.is_empty() {
+            self.record_again(record).await;
+        }
+        Restored { sandbox, lost }
+    }
+
+    async fn record_again(&self, record: SandboxRecord) {
+        let shared = self.shared.clone();
+        let recorded = blocking(move || shared.book().put(record)).await;
+        if let Err(error) = recorded {
+            warn!(%error, "the record of a sandbox still has its lost ports");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Whole sandboxes, each test in a system of its own: network and mount namespaces that end with it.
+//!
+//! Without root these are skipped, with the reason on stderr.
+
+mod crashes;
+mod latency;
+mod publishing;
+mod sandboxes;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use caisson_guest_proto::PortProtocol;
+use caisson_sys::netns::{self, Netns};
+
+use crate::netlink::{self, Netlink};
+use crate::{
+    AttachRequest, ContainerPort, HostPorts, NetworkMode, Networks, PortBinding, Publisher, Sandbox,
+};
+
+/// Nothing here waits so long unless it is broken.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Where an engine of a test keeps its things.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn root(&self) -> PathBuf {
+        self.0.path().join("root")
+    }
+
+    fn exec_root(&self) -> PathBuf {
+        self.0.path().join("exec")
+    }
+
+    async fn open(&self) -> Networks {
+        Networks::open(&self.root(), &self.exec_root(), Publisher::Native).await.unwrap()
+    }
+
+    fn namespaces(&self) -> usize {
+        std::fs::read_dir(self.exec_root().join("netns")).unwrap().count()
+    }
+}
+
+/// Runs a test in a system of its own that has a loopback device and nothing else.
+fn in_own_system<F: Future<Output = ()>>(test: impl FnOnce(Home) -> F + Send) {
+    netns::isolated(|| {
+        Netlink::open().unwrap().batch(vec![netlink::set_up(1)]).unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async { tokio::time::timeout(LIMIT, test(Home::new())).await.unwrap() });
+    });
+}
+
+fn request(container: &str, ports: Vec<PortBinding>) -> AttachRequest {
+    AttachRequest { container: container.into(), name: container.into(), mode: NetworkMode::Bridge, ports }
+}
+
+/// `-p HOST:80`
+fn publish(host_ip: Option<&str>, host_ports: HostPorts) -> PortBinding {
+    PortBinding {
+        container_port: ContainerPort(80),
+        protocol: PortProtocol::Tcp,
+        host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+        host_ports,
+    }
+}
+
+/// The names of the devices of this system, without the loopback device.
+fn devices() -> Vec<String> {
+    let links = netlink::links(&mut Netlink::open().unwrap()).unwrap();
+    links.into_iter().map(|link| link.name).filter(|name| name != "lo").collect()
+}
+
+fn inside<T: Send>(sandbox: &Sandbox, work: impl FnOnce() -> std::io::Result<T> + Send) -> T {
+    let netns = Netns::open(sandbox.netns.as_ref().unwrap()).unwrap();
+    netns::enter(&netns, work).unwrap()
+}
+
+fn address(sandbox: &Sandbox) -> std::net::Ipv4Addr {
+    sandbox.endpoints[0].link.as_ref().unwrap().address
+}
+
+/// A server in a sandbox, on port 80; the socket stays there whoever accepts.
+fn listen_in(sandbox: &Sandbox) -> TcpListener {
+    inside(sandbox, || TcpListener::bind("0.0.0.0:80"))
+}
+
+fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    Ok(stream)
+}
+
+/// Says something both ways and closes both ways.
+fn converse(mut client: TcpStream, server: &TcpListener) {
+    let (mut served, _) = server.accept().unwrap();
+    client.write_all(b"question").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut heard = Vec::new();
+    served.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"question");
+    served.write_all(b"answer").unwrap();
+    drop(served);
+    heard.clear();
+    client.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"answer");
+}
