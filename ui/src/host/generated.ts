@@ -233,8 +233,6 @@ export type FailureCode =
 "image_unusable" | 
 /**  The data disk cannot be made, grown or opened. */
 "data_disk_unusable" | 
-/**  The data disk in the machine is full, so that the engine cannot start. */
-"data_disk_full" | 
 /**  This computer's own disk has no room left for the data disk. */
 "host_disk_full" | 
 /**  A program that the hypervisor needs is not installed. */
@@ -251,6 +249,8 @@ export type FailureCode =
 "protocol_broken" | 
 /**  The guest itself said that it cannot go on. */
 "guest_failed" | 
+/**  The engine does not come up. */
+"engine_failed" | 
 /**  The guest no longer answers. */
 "guest_silent" | 
 /**  The guest's kernel panicked. */

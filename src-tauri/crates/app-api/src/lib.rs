@@ -20,6 +20,7 @@ mod client;
 mod connect;
 mod containers;
 mod error;
+mod launch;
 mod machine;
 mod ports;
 mod server;
@@ -36,9 +37,10 @@ pub use containers::{
     LogStream,
 };
 pub use error::{ApiError, ErrorCode};
+pub use launch::{READY, connect_or_start};
 pub use machine::{
-    BootStage, Failure, FailureCode, LogSource, MachineLog, MachineLogText, MachineState, MachineStatus,
-    StageProgress, StageStatus,
+    Acceleration, BootStage, DiskRoom, EngineState, Failure, FailureCode, LogSource, MachineLog,
+    MachineLogText, MachineState, MachineStatus, Notice, StageProgress, StageStatus,
 };
 pub use ports::{PortForwardStatus, PortProtocol};
 pub use server::{ItemStream, Items, call, serve, subscribe};

@@ -167,8 +167,6 @@ pub enum FailureCode {
     ImageUnusable,
     /// The data disk cannot be made, grown or opened.
     DataDiskUnusable,
-    /// The data disk in the machine is full, so that the engine cannot start.
-    DataDiskFull,
     /// This computer's own disk has no room left for the data disk.
     HostDiskFull,
     /// A program that the hypervisor needs is not installed.
@@ -185,6 +183,8 @@ pub enum FailureCode {
     ProtocolBroken,
     /// The guest itself said that it cannot go on.
     GuestFailed,
+    /// The engine does not come up.
+    EngineFailed,
     /// The guest no longer answers.
     GuestSilent,
     /// The guest's kernel panicked.

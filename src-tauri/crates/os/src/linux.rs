@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(crate) use crate::unix::{detach_from_terminal, docker_host, is_private, make_private, spawn_detached};
+pub(crate) use crate::unix::{
+    detach_from_terminal, docker_host, is_private, make_private, raise_file_limit, silence_output,
+    spawn_detached,
+};
 
 /// The state of a listening socket in `/proc/net/tcp` (`TCP_LISTEN` in the kernel's `net/tcp_states.h`).
 const LISTEN: &str = "0A";

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(crate) use crate::unix::{detach_from_terminal, docker_host, is_private, make_private, spawn_detached};
+pub(crate) use crate::unix::{
+    detach_from_terminal, docker_host, is_private, make_private, raise_file_limit, silence_output,
+    spawn_detached,
+};
 
 pub(crate) fn logs_dir(project: &ProjectDirs) -> PathBuf {
     home(project).join("Library/Logs/caisson")

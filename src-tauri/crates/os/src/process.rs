@@ -45,6 +45,16 @@ pub fn detach_from_terminal() -> io::Result<()> {
     imp::detach_from_terminal()
 }
 
+/// Says nothing more on standard output and error, whose readers may be gone.
+pub fn silence_output() -> io::Result<()> {
+    imp::silence_output()
+}
+
+/// Lets this process have `wanted` open files, or as many as the system allows.
+pub fn raise_file_limit(wanted: u64) -> io::Result<()> {
+    imp::raise_file_limit(wanted)
+}
+
 /// The system and the processor, such as `linux/x86_64`.
 pub fn platform() -> String {
     format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)

@@ -58,6 +58,16 @@ pub(crate) fn detach_from_terminal() -> io::Result<()> {
     Ok(())
 }
 
+/// A write to a pipe that nobody reads fails and does no more.
+pub(crate) fn silence_output() -> io::Result<()> {
+    Ok(())
+}
+
+/// Windows has no such limit.
+pub(crate) fn raise_file_limit(_wanted: u64) -> io::Result<()> {
+    Ok(())
+}
+
 /// `GetExtendedTcpTable` would tell the process id; not worth its `unsafe` for a nicer message.
 pub(crate) fn holder_of_tcp_port(_address: SocketAddr) -> Holder {
     Holder::Unknown("`netstat -abno` as administrator says which program it is")
