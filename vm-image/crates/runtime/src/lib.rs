@@ -2,8 +2,24 @@
 //!
 //! A container's shim is a single-threaded process, so what follows `clone3` may be ordinary Rust, and no second program has to be
 //! executed to get there. That, the new mount API and a seccomp filter that compiles in well under a millisecond are why a container
-//! starts in milliseconds.
+//! starts in milliseconds. The other reasons for not using a finished runtime: dockerd's exact words for what goes wrong, and the order of
+//! seccomp and capabilities without no-new-privileges.
+//!
+//! [`Container::start`] is the way in; [`defaults`] has the pieces from which the engine composes a spec as dockerd would.
+//!
+//! Not here: user namespaces (refused), device rules of cgroups, hooks, AppArmor and SELinux labels, Intel RDT.
 
+pub mod cgroup;
+mod container;
 pub mod defaults;
+mod failure;
+mod namespaces;
+mod process;
 pub mod profile;
+mod rootfs;
 pub mod seccomp;
+
+pub use container::{Container, Running};
+pub use failure::{Failure, FailureKind};
+pub use process::{Stdio, resize};
+pub use rootfs::Rootfs;

@@ -1,0 +1,105 @@
+//! The namespaces of a spec: which are new, which are joined, which stay the host's.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use caisson_sys::clone::namespace;
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::failure::{Context, Failure};
+
+/// What to do about each kind of namespace; a kind that is in no list stays the host's.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    new: Vec<LinuxNamespaceType>,
+    joined: Vec<(LinuxNamespaceType, OwnedFd)>,
+}
+
+impl Namespaces {
+    /// Opens the ones to join, so that they are there and stay there.
+    pub(crate) fn open(listed: &[LinuxNamespace]) -> Result<Self, Failure> {
+        let mut namespaces = Self::default();
+        for entry in listed {
+            let kind = entry.typ();
+            if kind == LinuxNamespaceType::User {
+                return Err(Failure::invalid("user namespaces are not supported"));
+            }
+            match entry.path().as_deref().filter(|path| !path.as_os_str().is_empty()) {
+                None => namespaces.new.push(kind),
+                Some(path) => {
+                    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                    let opened = openat(CWD, path, flags, Mode::empty())
+                        .context(|| format!("open {kind} namespace {}", path.display()))?;
+                    namespaces.joined.push((kind, opened));
+                }
+            }
+        }
+        if !namespaces.new.contains(&LinuxNamespaceType::Mount) {
+            return Err(Failure::invalid("a container needs a mount namespace of its own"));
+        }
+        Ok(namespaces)
+    }
+
+    /// Whether the container has a namespace of this kind that is not the host's.
+    pub(crate) fn has(&self, kind: LinuxNamespaceType) -> bool {
+        self.is_new(kind) || self.joined.iter().any(|(joined, _)| *joined == kind)
+    }
+
+    /// Whether the container gets a fresh one.
+    pub(crate) fn is_new(&self, kind: LinuxNamespaceType) -> bool {
+        self.new.contains(&kind)
+    }
+
+    /// The ones that `clone3` makes. The cgroup namespace comes later, see [`caisson_sys::clone::namespace`].
+    pub(crate) fn clone_flags(&self) -> u64 {
+        self.new.iter().fold(0, |flags, kind| {
+            flags
+                | match kind {
+                    LinuxNamespaceType::Mount => namespace::MOUNT,
+                    LinuxNamespaceType::Pid => namespace::PID,
+                    LinuxNamespaceType::Network => namespace::NETWORK,
+                    LinuxNamespaceType::Ipc => namespace::IPC,
+                    LinuxNamespaceType::Uts => namespace::UTS,
+                    LinuxNamespaceType::Time => namespace::TIME,
+                    LinuxNamespaceType::Cgroup | LinuxNamespaceType::User => 0,
+                }
+        })
+    }
+
+    /// In the shim: a pid namespace is joined by the children of who joins it.
+    pub(crate) fn join_for_children(&self) -> Result<(), Failure> {
+        self.join(|kind| kind == LinuxNamespaceType::Pid)
+    }
+
+    /// In the container's process.
+    pub(crate) fn join_rest(&self) -> Result<(), Failure> {
+        self.join(|kind| kind != LinuxNamespaceType::Pid)
+    }
+
+    fn join(&self, which: impl Fn(LinuxNamespaceType) -> bool) -> Result<(), Failure> {
+        for (kind, opened) in self.joined.iter().filter(|(kind, _)| which(*kind)) {
+            move_into_link_name_space(opened.as_fd(), Some(link_type(*kind)))
+                .context(|| format!("join {kind} namespace"))?;
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn new_of(kinds: &[LinuxNamespaceType]) -> Self {
+        Self { new: kinds.to_vec(), joined: Vec::new() }
+    }
+}
+
+fn link_type(kind: LinuxNamespaceType) -> LinkNameSpaceType {
+    match kind {
+        LinuxNamespaceType::Mount => LinkNameSpaceType::Mount,
+        LinuxNamespaceType::Pid => LinkNameSpaceType::ProcessID,
+        LinuxNamespaceType::Network => LinkNameSpaceType::Network,
+        LinuxNamespaceType::Ipc => LinkNameSpaceType::InterProcessCommunication,
+        LinuxNamespaceType::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
+        LinuxNamespaceType::Cgroup => LinkNameSpaceType::ControlGroup,
+        LinuxNamespaceType::User => LinkNameSpaceType::User,
+        LinuxNamespaceType::Time => LinkNameSpaceType::Time,
+    }
+}

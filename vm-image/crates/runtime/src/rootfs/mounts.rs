@@ -1,0 +1,184 @@
+//! The mounts of a spec, one after the other, into the container's root.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use oci_spec::runtime::Mount;
+use rustix::fs::{FileType, OFlags, fstatfs};
+use rustix::io::Errno;
+
+use super::options::Options;
+use super::root::{Make, Root, file_type};
+use super::tree::Tree;
+use crate::cgroup;
+use crate::failure::{Context, Failure};
+
+/// `PROC_SUPER_MAGIC` of `linux/magic.h`.
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+/// Files in `/proc` that may be mounted over, as runc allows them: what lxcfs fakes.
+const PROC_FILES: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+/// Mounts that become read-only when everything is in place, because later mounts need places in them.
+#[derive(Debug, Default)]
+pub(crate) struct Unfinished(Vec<Tree>);
+
+impl Unfinished {
+    pub(crate) fn finish(self) -> Result<(), Failure> {
+        self.0.iter().try_for_each(|tree| tree.read_only(false)).context(|| "making a tmpfs read-only")
+    }
+}
+
+/// What of the host a mount may depend on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Surroundings {
+    /// Whether the container has a cgroup namespace of its own.
+    pub(crate) own_cgroup_namespace: bool,
+}
+
+/// Mounts everything.
+pub(crate) fn mount_all(root: &Root, mounts: &[Mount], around: Surroundings) -> Result<Unfinished, Failure> {
+    let mut unfinished = Unfinished::default();
+    for mount in mounts {
+        let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
+        let later = mount_one(root, mount, options, around).context(|| {
+            let source = mount.source().as_deref().unwrap_or(Path::new(""));
+            format!("error mounting {source:?} to rootfs at {:?}", mount.destination())
+        })?;
+        unfinished.0.extend(later);
+    }
+    Ok(unfinished)
+}
+
+fn mount_one(
+    root: &Root,
+    mount: &Mount,
+    options: Options,
+    around: Surroundings,
+) -> Result<Option<Tree>, Failure> {
+    let kind = mount.typ().as_deref().unwrap_or_default();
+    if options.bind || kind == "bind" {
+        return bind(root, mount, &options).map(|()| None);
+    }
+    match kind {
+        "cgroup" | "cgroup2" => mount_cgroup(root, mount, &options, around).map(|()| None),
+        "tmpfs" => mount_tmpfs(root, mount, options),
+        "proc" | "sysfs" => {
+            let tree = new_tree(mount, kind, &options)?;
+            let place = root.make(mount.destination(), Make::Directory)?;
+            refuse_diverted(root, place.as_fd(), mount.destination(), kind)?;
+            attach(&tree, place.as_fd(), &options).map(|()| None)
+        }
+        _ => {
+            let tree = new_tree(mount, kind, &options)?;
+            let place = place_for(root, mount.destination(), Make::Directory)?;
+            attach(&tree, place.as_fd(), &options).map(|()| None)
+        }
+    }
+}
+
+fn new_tree(mount: &Mount, kind: &str, options: &Options) -> io::Result<Tree> {
+    let source = mount.source().as_deref().unwrap_or(Path::new(kind));
+    Tree::new(kind, source, &options.data, options.own)
+}
+
+/// Read-only only at the end: mounts that follow need places in it.
+fn mount_tmpfs(root: &Root, mount: &Mount, mut options: Options) -> Result<Option<Tree>, Failure> {
+    let read_only = options.own.set & super::tree::READ_ONLY.set != 0;
+    options.own.set &= !super::tree::READ_ONLY.set;
+    let tree = new_tree(mount, "tmpfs", &options)?;
+    let place = place_for(root, mount.destination(), Make::Directory)?;
+    attach(&tree, place.as_fd(), &options)?;
+    Ok(read_only.then_some(tree))
+}
+
+/// The container's own cgroup as the root of what it sees, or the host's mount as it is.
+///
+/// Mounting anew from the host's own cgroup namespace would reset the mount options of the one and only hierarchy.
+fn mount_cgroup(root: &Root, mount: &Mount, options: &Options, around: Surroundings) -> Result<(), Failure> {
+    let Some(host) = cgroup::mount_point() else { return Ok(()) };
+    let tree = if around.own_cgroup_namespace {
+        Tree::new("cgroup2", Path::new("cgroup"), &[], options.own)?
+    } else {
+        let tree = Tree::copy_path(&host, false)?;
+        tree.set(options.own, false)?;
+        tree
+    };
+    let place = place_for(root, mount.destination(), Make::Directory)?;
+    attach(&tree, place.as_fd(), options)
+}
+
+fn bind(root: &Root, mount: &Mount, options: &Options) -> Result<(), Failure> {
+    let source = mount.source().as_deref().ok_or_else(|| Failure::other("bind mount without a source"))?;
+    let tree = Tree::copy_path(source, options.recursive_bind)?;
+    let make = match file_type(tree.top())? {
+        FileType::Directory => Make::Directory,
+        _ => Make::File,
+    };
+    let place = place_for(root, mount.destination(), make)?;
+    tree.set(options.own, false)?;
+    attach(&tree, place.as_fd(), options)
+}
+
+fn attach(tree: &Tree, place: BorrowedFd<'_>, options: &Options) -> Result<(), Failure> {
+    tree.set(options.recursive, true)?;
+    match tree.attach(place) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => {
+            return Err(Failure::other(
+                "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? \
+                 Check if the specified host path exists and is the expected type",
+            ));
+        }
+        attached => attached?,
+    }
+    for (propagation, recursive) in &options.propagation {
+        tree.propagate(*propagation, *recursive)?;
+    }
+    Ok(())
+}
+
+/// Where to mount: made if missing; not in `/proc`, where a mount could fake what the kernel says of the container.
+fn place_for(root: &Root, destination: &Path, make: Make) -> Result<std::os::fd::OwnedFd, Failure> {
+    let place = root.make(destination, make)?;
+    if fstatfs(&place)?.f_type == PROC_SUPER_MAGIC {
+        let real = root.locate(place.as_fd())?;
+        if !PROC_FILES.iter().any(|allowed| real == Path::new(allowed)) {
+            return Err(Failure::other(format!("{real:?} cannot be mounted because it is inside /proc")));
+        }
+    }
+    Ok(place)
+}
+
+/// An image in which `/proc` is a link would put the kernel's files somewhere else, and the masks nowhere (CVE-2019-19921).
+fn refuse_diverted(
+    root: &Root,
+    place: BorrowedFd<'_>,
+    destination: &Path,
+    kind: &str,
+) -> Result<(), Failure> {
+    if root.locate(place)? == destination {
+        return Ok(());
+    }
+    Err(Failure::other(format!("filesystem {kind:?} must be mounted on ordinary directory")))
+}
+
+/// Opens what exists for something to be mounted on; `None` if it does not exist.
+pub(crate) fn existing(root: &Root, path: &Path) -> io::Result<Option<std::os::fd::OwnedFd>> {
+    match root.get(path, OFlags::PATH) {
+        Ok(place) => Ok(Some(place)),
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
