@@ -9,6 +9,7 @@ pub mod cases;
 pub mod cli;
 pub mod engine;
 pub mod fixtures;
+pub mod machine;
 pub mod namespaces;
 pub mod subject;
 

@@ -1,0 +1,212 @@
+//! Start, stop, crash, and what a user is told.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use caisson_tests::machine::{Machine, told};
+use caisson_tests::subject::Subject;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A case of the machine's life. It leaves the machine running.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(&Machine) -> Result<()>,
+}
+
+macro_rules! cases {
+    ($($name:ident),+ $(,)?) => {
+        pub(crate) const CASES: &[Case] = &[$(Case { name: stringify!($name), run: $name }),+];
+    };
+}
+
+cases![
+    status_tells_each_stage_and_its_time,
+    the_context_is_made_and_the_current_one_left,
+    limits_hold,
+    a_terminal_works,
+    a_port_taken_names_its_holder,
+    containers_survive_a_restart_of_the_machine,
+    a_client_boots_a_stopped_machine,
+    a_killed_qemu_is_noticed_and_the_next_client_boots,
+    a_killed_daemon_leaves_nothing_behind,
+    a_missing_program_is_named,
+    a_missing_image_is_named,
+];
+
+fn kill(pid: u32) -> Result<()> {
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("pid 0")?;
+    Ok(kill_process(pid, Signal::KILL)?)
+}
+
+fn state(machine: &Machine) -> Result<String> {
+    let status = machine.status()?;
+    let kind = status.pointer("/machine/state/kind").or(status.pointer("/state/kind"));
+    Ok(kind.and_then(|kind| kind.as_str()).with_context(|| status.to_string())?.to_owned())
+}
+
+fn status_tells_each_stage_and_its_time(machine: &Machine) -> Result<()> {
+    ensure!(state(machine)? == "running");
+    let status = machine.status()?;
+    let stages =
+        status.pointer("/machine/stages").or(status.pointer("/stages")).and_then(|stages| stages.as_array());
+    let stages = stages.with_context(|| status.to_string())?;
+    ensure!(stages.len() == 6, "{status}");
+    ensure!(stages.iter().all(|stage| stage["progress"] == "done" && stage["took_ms"].is_u64()), "{status}");
+    Ok(())
+}
+
+fn the_context_is_made_and_the_current_one_left(machine: &Machine) -> Result<()> {
+    let docker = |args: &[&str]| -> Result<String> {
+        let output = machine.as_user(&mut Command::new("docker")).args(args).output()?;
+        ensure!(output.status.success(), "{}", told(&output));
+        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+    };
+    ensure!(docker(&["context", "show"])? == "default");
+    let version = docker(&["--context", "caisson", "version", "--format", "{{.Server.Version}}"])?;
+    ensure!(!version.is_empty());
+    Ok(())
+}
+
+fn limits_hold(machine: &Machine) -> Result<()> {
+    let told = machine.docker().ok([
+        "run",
+        "--rm",
+        "-m",
+        "64m",
+        "--cpus",
+        "0.5",
+        "--pids-limit",
+        "50",
+        "busybox",
+        "sh",
+        "-c",
+        "cd /sys/fs/cgroup; cat memory.max cpu.max pids.max",
+    ])?;
+    ensure!(told == "67108864\n50000 100000\n50", "{told}");
+    let answer = machine.docker().run([
+        "run",
+        "--rm",
+        "-m",
+        "16m",
+        "--memory-swap",
+        "16m",
+        "busybox",
+        "sh",
+        "-c",
+        "tail /dev/zero",
+    ])?;
+    ensure!(answer.status == 137, "{answer:?}");
+    Ok(())
+}
+
+fn a_terminal_works(machine: &Machine) -> Result<()> {
+    // script(1) gives the CLI a terminal of its own, as a person has one.
+    let run = format!("docker --context caisson run --rm -it busybox sh -c 'tty; stty size'");
+    let mut script = Command::new("script");
+    let output = machine
+        .as_user(&mut script)
+        .args(["-qefc", &format!("stty rows 33 cols 99; {run}"), "/dev/null"])
+        .output()?;
+    let text = told(&output);
+    ensure!(output.status.success() && text.contains("/dev/pts/0") && text.contains("33 99"), "{text}");
+    Ok(())
+}
+
+fn a_port_taken_names_its_holder(machine: &Machine) -> Result<()> {
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let port = taken.local_addr()?.port();
+    let publish = format!("127.0.0.1:{port}:80");
+    let answer = machine.docker().run(["run", "--name", "unlucky", "-d", "-p", &publish, "web"])?;
+    ensure!(answer.status == 125, "{answer:?}");
+    ensure!(answer.err.contains(&port.to_string()), "{}", answer.err);
+    ensure!(answer.err.contains(&std::process::id().to_string()), "the holder is not named: {}", answer.err);
+    drop(taken);
+    machine.docker().ok(["start", "unlucky"])?;
+    machine.fetch(&format!("http://127.0.0.1:{port}/"))?;
+    machine.docker().ok(["rm", "-f", "unlucky"])?;
+    Ok(())
+}
+
+fn containers_survive_a_restart_of_the_machine(machine: &Machine) -> Result<()> {
+    let docker = machine.docker();
+    docker.ok([
+        "run",
+        "-d",
+        "--name",
+        "kept",
+        "-p",
+        "28099:80",
+        "web",
+        "sh",
+        "-c",
+        "echo once > /kept; exec httpd -f -p 80 -h /www",
+    ])?;
+    machine.fetch("http://127.0.0.1:28099/")?;
+    machine.ok(&["restart"])?;
+    ensure!(machine.fetch("http://127.0.0.1:28099/").is_err(), "a port outlived its machine");
+    let status = docker.ok(["inspect", "-f", "{{.State.Status}}", "kept"])?;
+    ensure!(status == "exited", "{status}");
+    docker.ok(["start", "kept"])?;
+    machine.fetch("http://127.0.0.1:28099/")?;
+    ensure!(docker.ok(["ps", "-q", "--filter", "name=kept"])?.lines().count() == 1);
+    docker.ok(["rm", "-f", "kept"])?;
+    Ok(())
+}
+
+fn a_client_boots_a_stopped_machine(machine: &Machine) -> Result<()> {
+    machine.ok(&["stop", "--machine-only"])?;
+    ensure!(state(machine)? == "stopped");
+    ensure!(machine.processes("qemu-system-x86_64")?.is_empty());
+    ensure!(machine.docker().ok(["run", "--rm", "busybox", "echo", "served"])? == "served");
+    ensure!(state(machine)? == "running");
+    Ok(())
+}
+
+fn a_killed_qemu_is_noticed_and_the_next_client_boots(machine: &Machine) -> Result<()> {
+    let docker = machine.docker();
+    docker.ok(["run", "-d", "--name", "cut", "--restart", "no", "busybox", "sleep", "1000"])?;
+    for qemu in machine.processes("qemu-system-x86_64")? {
+        kill(qemu)?;
+    }
+    ensure!(
+        docker.ok(["inspect", "-f", "{{.State.Status}}", "cut"])? == "exited",
+        "a container outlived its machine"
+    );
+    ensure!(state(machine)? == "running");
+    ensure!(docker.ok(["run", "--rm", "busybox", "echo", "again"])? == "again");
+    docker.ok(["rm", "cut"])?;
+    Ok(())
+}
+
+fn a_killed_daemon_leaves_nothing_behind(machine: &Machine) -> Result<()> {
+    let qemu = machine.processes("qemu-system-x86_64")?;
+    ensure!(qemu.len() == 1, "{qemu:?}");
+    for daemon in machine.processes("caisson-host")? {
+        kill(daemon)?;
+    }
+    machine.ok(&["start"])?;
+    let now = machine.processes("qemu-system-x86_64")?;
+    ensure!(now.len() == 1 && now != qemu, "before {qemu:?}, now {now:?}");
+    ensure!(machine.processes("vhost-device-vsock")?.len() == 1);
+    ensure!(machine.docker().ok(["run", "--rm", "busybox", "echo", "back"])? == "back");
+    Ok(())
+}
+
+fn a_missing_program_is_named(_machine: &Machine) -> Result<()> {
+    let other = Machine::new()?;
+    let output = other.caisson(&["start"]).env("PATH", other.home()).output()?;
+    let text = told(&output);
+    ensure!(!output.status.success(), "{text}");
+    ensure!(text.contains("qemu-system-x86_64") && text.contains("qemu-system-x86"), "{text}");
+    Ok(())
+}
+
+fn a_missing_image_is_named(_machine: &Machine) -> Result<()> {
+    let other = Machine::new()?;
+    let none = other.home().join("no-image");
+    let output = other.caisson(&["start"]).env("CAISSON_VM_IMAGE", &none).output()?;
+    let text = told(&output);
+    ensure!(!output.status.success() && text.contains(&none.display().to_string()), "{text}");
+    Ok(())
+}
