@@ -102,7 +102,7 @@ fn limits_hold(machine: &Machine) -> Result<()> {
 
 fn a_terminal_works(machine: &Machine) -> Result<()> {
     // script(1) gives the CLI a terminal of its own, as a person has one.
-    let run = format!("docker --context caisson run --rm -it busybox sh -c 'tty; stty size'");
+    let run = "docker --context caisson run --rm -it busybox sh -c 'tty; stty size'";
     let mut script = Command::new("script");
     let output = machine
         .as_user(&mut script)
