@@ -15,7 +15,8 @@
 //! - The machine lives as long as its [`Vm`]: dropping it ends the machine, and so does the end of this process,
 //!   however it comes about (`kill -9` too).
 //! - The end of a machine is seen at once in [`Vm::state`], with the reason; it is never found out by a time-out.
-//! - A half-close (`shutdown()` on a stream) goes through in both directions.
+//! - A stream is closed as a whole. Half-close is not asked of a backend, as too many lose it: streams that need it say it
+//!   in band (`caisson_guest_proto::Duplex`).
 //!
 //! What a backend *can* do is data ([`Capabilities`]), asked once a start; there are no no-op methods.
 

@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{BoxFuture, ConnectError, StopError};
 
-/// What a vsock stream can do. `shutdown()` is a half-close: the other side reads the end and may go on writing.
+/// What a vsock stream can do. `shutdown()` may end both directions: see `caisson_guest_proto::Duplex` for half-close.
 pub trait VsockIo: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> VsockIo for T {}
 

@@ -10,7 +10,7 @@ use caisson_hypervisor::{
 
 fn spec(dir: &Path) -> VmSpec {
     for file in ["kernel", "initrd", "data"] {
-        std::fs::write(dir.join(file), "").unwrap();
+        std::fs::write(dir.join(file), "").expect("a file of the machine");
     }
     VmSpec {
         kernel: dir.join("kernel"),

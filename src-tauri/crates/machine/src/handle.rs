@@ -7,8 +7,8 @@ use std::{
 };
 
 use caisson_guest_proto::{
-    FrameError, GUEST_API, GUEST_RELAY, RelayProtocol, RelayRefusal, RelayReply, RelayRequest, read_frame,
-    write_frame,
+    Duplex, FrameError, GUEST_API, GUEST_RELAY, RelayProtocol, RelayRefusal, RelayReply, RelayRequest,
+    read_frame, write_frame,
 };
 use caisson_hypervisor::{ConnectError, Vm, VsockStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -116,22 +116,22 @@ impl MachineHandle {
         self.ask(Request::Restart).await
     }
 
-    /// Opens a stream to the engine's API. A machine that is off is started first and waited for; a machine that failed
+    /// Opens a stream to the engine's API, with half-close in both directions. A machine that is off is started first and waited for; a machine that failed
     /// is tried again.
     pub async fn api(&self) -> Result<VsockStream, Unavailable> {
         let vm = self.ask(Request::Need).await?;
-        Ok(vm.connect(GUEST_API).await?)
+        Ok(Box::new(Duplex::new(vm.connect(GUEST_API).await?)))
     }
 
     /// Opens a TCP connection to an address inside the guest, such as a container's. The machine is started if it is off.
     pub async fn relay(&self, address: SocketAddr) -> Result<VsockStream, RelayError> {
         let vm = self.ask(Request::Need).await?;
-        let mut stream = vm.connect(GUEST_RELAY).await.map_err(Unavailable::from)?;
+        let mut stream = Duplex::new(vm.connect(GUEST_RELAY).await.map_err(Unavailable::from)?);
         let broken = |source| RelayError::Broken { address, source };
         let request = RelayRequest { address, protocol: RelayProtocol::Tcp };
         write_frame(&mut stream, &request).await.map_err(broken)?;
         match read_frame(&mut stream).await.map_err(broken)? {
-            Some(RelayReply::Connected) => Ok(stream),
+            Some(RelayReply::Connected) => Ok(Box::new(stream)),
             Some(RelayReply::Refused { kind, message }) => {
                 Err(RelayError::Refused { address, kind, message })
             }

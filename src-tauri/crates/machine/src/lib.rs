@@ -15,9 +15,22 @@
 //! Others talk to the task through a [`MachineHandle`] and watch the [`MachineStatus`] that it publishes. Nobody else
 //! touches the machine.
 
+mod boot;
 mod config;
+mod console;
+mod converse;
+mod disk;
 mod handle;
+mod health;
+mod host;
+mod image;
+mod link;
+mod owner;
+mod ping;
+mod queue;
+mod state;
 mod status;
+mod store;
 
 pub use config::{Limits, MachineConfig};
 pub use handle::{MachineHandle, RelayError, Unavailable};
@@ -29,7 +42,17 @@ pub use status::{
 use std::{path::PathBuf, sync::Arc};
 
 use caisson_hypervisor::{Hypervisor, VsockStream};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use self::{owner::Owner, queue::Queue, store::Possession};
+
+/// How many requests wait for the task before those who ask have to.
+const REQUESTS: usize = 64;
+/// How many PORTS streams wait to be taken.
+const PORT_STREAMS: usize = 16;
 
 /// Why the machine cannot be owned by this process.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +93,17 @@ impl Machine {
         config: MachineConfig,
         hypervisor: Arc<dyn Hypervisor>,
     ) -> Result<(Self, mpsc::Receiver<VsockStream>), SpawnError> {
-        let _ = (config, hypervisor);
-        Err(SpawnError::InUse { disk: PathBuf::new(), owner: String::new() })
+        let possession = Possession::take(&config.data_disk)?;
+        let (sender, requests) = mpsc::channel(REQUESTS);
+        let (status, watched) = watch::channel(MachineStatus::new(hypervisor.name()));
+        let (ports, guest_ports) = mpsc::channel(PORT_STREAMS);
+        let console_log = Arc::new(config.console_log.clone());
+        let handle = MachineHandle { requests: sender, status: watched, console_log };
+        let config = Arc::new(config);
+        let owner =
+            Owner { config, hypervisor, requests, status, ports, queue: Queue::default(), possession };
+        let task = tokio::spawn(owner.run());
+        Ok((Self { handle, task }, guest_ports))
     }
 
     /// How to ask the machine for things.

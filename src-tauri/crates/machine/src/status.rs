@@ -163,8 +163,6 @@ pub enum FailureCode {
     ImageUnusable,
     /// The data disk cannot be made, grown or opened.
     DataDiskUnusable,
-    /// The data disk in the guest is full, so the engine cannot start.
-    DataDiskFull,
     /// The computer's own disk has no room left for the data disk.
     HostDiskFull,
     /// A program that the hypervisor needs is not installed.
@@ -181,6 +179,8 @@ pub enum FailureCode {
     ProtocolBroken,
     /// The guest itself said that it cannot go on.
     GuestFailed,
+    /// The container engine does not stay up.
+    EngineFailed,
     /// The guest no longer answers.
     GuestSilent,
     /// The guest's kernel panicked.
@@ -198,7 +198,6 @@ impl FailureCode {
         match self {
             Self::ImageUnusable => "image_unusable",
             Self::DataDiskUnusable => "data_disk_unusable",
-            Self::DataDiskFull => "data_disk_full",
             Self::HostDiskFull => "host_disk_full",
             Self::ProgramMissing => "program_missing",
             Self::FeatureMissing => "feature_missing",
@@ -207,6 +206,7 @@ impl FailureCode {
             Self::ProtocolMismatch => "protocol_mismatch",
             Self::ProtocolBroken => "protocol_broken",
             Self::GuestFailed => "guest_failed",
+            Self::EngineFailed => "engine_failed",
             Self::GuestSilent => "guest_silent",
             Self::GuestPanicked => "guest_panicked",
             Self::GuestPoweredOff => "guest_powered_off",
@@ -250,10 +250,37 @@ pub struct MachineStatus {
     pub acceleration: Option<Acceleration>,
     /// What the user should know about this machine, once the hypervisor was asked.
     pub notices: Vec<Notice>,
+    /// Why its processors stand still, while they do: this computer's disk is full, mostly.
+    pub paused: Option<String>,
     /// The guest, once it said hello.
     pub guest: Option<GuestInfo>,
     /// The room left on the data disk, once the guest said that there is too little.
     pub disk_full: Option<DiskRoom>,
     /// How long the last boot took from the wish to the engine's first answer, in milliseconds.
     pub boot_ms: Option<u64>,
+}
+
+impl MachineStatus {
+    /// A machine that is off and has never run.
+    pub(crate) fn new(hypervisor: &'static str) -> Self {
+        let waiting = |stage: Stage| StageStatus {
+            stage,
+            progress: Progress::Waiting,
+            text: stage.text().into(),
+            took_ms: None,
+        };
+        Self {
+            state: MachineState::Stopped,
+            stages: Stage::ALL.map(waiting).into(),
+            failure: None,
+            engine: EngineStatus::Off,
+            hypervisor,
+            acceleration: None,
+            notices: Vec::new(),
+            paused: None,
+            guest: None,
+            disk_full: None,
+            boot_ms: None,
+        }
+    }
 }

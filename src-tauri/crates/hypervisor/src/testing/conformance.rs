@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use caisson_guest_proto::{
-    FromGuest, GUEST_API, GuestVsockPort, HOST_CONTROL, PROTOCOL, ToGuest, UnixNanos, read_frame, write_frame,
+    Duplex, FromGuest, GUEST_API, GuestVsockPort, HOST_CONTROL, PROTOCOL, ToGuest, UnixNanos, read_frame,
+    write_frame,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,7 +26,10 @@ const NOBODY: GuestVsockPort = GuestVsockPort(60_000);
 /// A kernel that is not there is named, and nothing is left running.
 pub async fn a_missing_kernel_is_named(hypervisor: &dyn Hypervisor, spec: &VmSpec) {
     let kernel = spec.runtime_dir.join("no-such-kernel");
-    let error = hypervisor.launch(&VmSpec { kernel: kernel.clone(), ..spec.clone() }).await.unwrap_err();
+    let error = hypervisor
+        .launch(&VmSpec { kernel: kernel.clone(), ..spec.clone() })
+        .await
+        .expect_err("a kernel is missing");
     assert!(matches!(&error, LaunchError::File { path, .. } if *path == kernel), "{error:?}");
 }
 
@@ -96,7 +100,7 @@ async fn a_port_without_a_listener_refuses(vm: &dyn Vm) {
 }
 
 async fn an_answer_comes_after_a_half_close(vm: &dyn Vm) {
-    let mut stream = vm.connect(GUEST_API).await.expect("the engine's port is open");
+    let mut stream = Duplex::new(vm.connect(GUEST_API).await.expect("the engine's port is open"));
     stream
         .write_all(b"GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n")
         .await

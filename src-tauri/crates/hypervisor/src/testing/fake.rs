@@ -258,9 +258,10 @@ impl GuestSide {
         written.expect("a fake guest's console is a file in a test's directory");
     }
 
-    /// Ends the machine in a way of its own, such as a panic.
-    pub fn end(&self, end: VmEnd) {
+    /// Ends the machine in a way of its own, such as a panic. Nothing of the guest runs after that.
+    pub async fn end(&self, end: VmEnd) {
         self.power.cut(end);
+        std::future::pending().await
     }
 }
 

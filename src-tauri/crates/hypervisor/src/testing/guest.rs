@@ -3,7 +3,7 @@
 use std::io;
 
 use caisson_guest_proto::{
-    BootStage, FrameError, FromGuest, GUEST_API, GUEST_RELAY, HOST_CONTROL, HOST_PORTS, PROTOCOL,
+    BootStage, Duplex, FrameError, FromGuest, GUEST_API, GUEST_RELAY, HOST_CONTROL, HOST_PORTS, PROTOCOL,
     RelayRefusal, RelayReply, RelayRequest, ToGuest, read_frame, write_frame,
 };
 use tokio::{
@@ -65,7 +65,7 @@ pub async fn run_guest(side: GuestSide, script: GuestScript) {
     side.print("[    0.000000] Linux version 6.12 (fake)");
     if script.wrong == Some(Misbehaviour::Panics) {
         side.print("[    0.100000] Kernel panic - not syncing: VFS: Unable to mount root fs");
-        side.end(VmEnd::Rebooted);
+        side.end(VmEnd::Rebooted).await;
     }
     if script.wrong == Some(Misbehaviour::HangsInKernel) {
         std::future::pending::<()>().await;
@@ -124,7 +124,7 @@ impl<'a> Agent<'a> {
         }
         if self.does(Misbehaviour::DiesInBoot) {
             let how = "killed by signal 11".into();
-            self.side.end(VmEnd::Died { part: "fake-hypervisor".into(), how, tail: Vec::new() });
+            self.side.end(VmEnd::Died { part: "fake-hypervisor".into(), how, tail: Vec::new() }).await;
         }
         self.enter(BootStage::Engine, "").await?;
         if self.does(Misbehaviour::HangsBeforeEngine) {
@@ -190,12 +190,12 @@ async fn serve_api(mut door: Door, drops: bool) {
     let mut streams = JoinSet::new();
     while let Some(stream) = door.accept().await {
         if !drops {
-            streams.spawn(answer_api(stream));
+            streams.spawn(answer_api(Duplex::new(stream)));
         }
     }
 }
 
-async fn answer_api(mut stream: DuplexStream) -> io::Result<()> {
+async fn answer_api(mut stream: Duplex<DuplexStream>) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         if stream.read_buf(&mut head).await? == 0 {
@@ -214,7 +214,8 @@ async fn answer_api(mut stream: DuplexStream) -> io::Result<()> {
 /// Reaches port 7 of any address, an echo; all other ports refuse.
 async fn serve_relay(mut door: Door) {
     let mut streams = JoinSet::new();
-    while let Some(mut stream) = door.accept().await {
+    while let Some(stream) = door.accept().await {
+        let mut stream = Duplex::new(stream);
         streams.spawn(async move {
             let Some(request) = read_frame::<RelayRequest>(&mut stream).await? else { return Ok(()) };
             if request.address.port() != 7 {
