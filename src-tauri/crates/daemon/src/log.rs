@@ -1,0 +1,34 @@
+//! The daemon's log: a file of its own for each run, the one before kept beside it.
+
+use anyhow::Context;
+use caisson_os::Dirs;
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+    sync::Mutex,
+};
+use tracing_subscriber::{EnvFilter, Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// Begins the log, also on standard error if that is where somebody looks. `CAISSON_LOG` says how much (as `RUST_LOG`).
+pub(crate) fn start(dirs: &Dirs, to_terminal: bool) -> anyhow::Result<()> {
+    let path = dirs.daemon_log();
+    let file = begin(&path).with_context(|| format!("cannot begin the log {}", path.display()))?;
+    let in_file = fmt::layer().with_ansi(false).with_writer(Mutex::new(file)).with_filter(filter());
+    let on_terminal = to_terminal.then(|| fmt::layer().with_writer(io::stderr).with_filter(filter()));
+    tracing_subscriber::registry().with(in_file).with(on_terminal).init();
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a task of the daemon's panicked")));
+    Ok(())
+}
+
+fn filter() -> EnvFilter {
+    EnvFilter::try_from_env("CAISSON_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+fn begin(path: &Path) -> io::Result<File> {
+    match fs::rename(path, path.with_extension("log.1")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    File::create(path)
+}
