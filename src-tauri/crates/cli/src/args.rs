@@ -30,9 +30,9 @@ pub(crate) enum Command {
     },
     /// Stop the machine and its containers in order, then end the host daemon
     Stop {
-        /// Keep the host daemon, so that the next Docker client starts the machine again
+        /// Let the host daemon go on, so that the next Docker client starts the machine again
         #[arg(long)]
-        keep_daemon: bool,
+        machine_only: bool,
     },
     /// Stop the machine and its containers in order, then start it again
     Restart,

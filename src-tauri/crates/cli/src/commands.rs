@@ -25,7 +25,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, ApiError> {
     let json = args.json;
     match args.command {
         Command::Start { use_context } => start(&dirs, use_context, json).await,
-        Command::Stop { keep_daemon } => stop(&dirs, keep_daemon, json).await,
+        Command::Stop { machine_only } => stop(&dirs, machine_only, json).await,
         Command::Restart => restart(&dirs, json).await,
         Command::Status => status(&dirs, json).await,
         Command::Logs { daemon, follow, tail } => {
@@ -78,11 +78,11 @@ fn put_in_use(status: &MachineStatus) -> Result<(), ApiError> {
         .map_err(|error| ApiError::from_error(ErrorCode::Internal, &error))
 }
 
-async fn stop(dirs: &Dirs, keep_daemon: bool, json: bool) -> Result<ExitCode, ApiError> {
+async fn stop(dirs: &Dirs, machine_only: bool, json: bool) -> Result<ExitCode, ApiError> {
     let client = Client::new(dirs.daemon_endpoint().path());
-    let stopped = if keep_daemon { client.machine_stop().await.map(drop) } else { client.shutdown().await };
+    let stopped = if machine_only { client.machine_stop().await.map(drop) } else { client.shutdown().await };
     match stopped {
-        Ok(()) if keep_daemon => report::print(json, &(), || println!("The machine is off.")),
+        Ok(()) if machine_only => report::print(json, &(), || println!("The machine is off.")),
         Ok(()) => {
             wait_until_gone(dirs).await?;
             report::print(json, &(), || println!("The machine is off and the host daemon has ended."));
