@@ -11,6 +11,7 @@
 
 use std::path::PathBuf;
 
+pub use caisson_runtime::Rootfs;
 use serde::{Deserialize, Serialize};
 
 /// The OCI runtime spec's file name in a bundle.
@@ -53,23 +54,6 @@ pub struct ShimConfig {
     ///
     /// Outside the bundle, so that it outlives it. An older file at this path is replaced.
     pub exit_record: PathBuf,
-}
-
-/// What becomes the container's root directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Rootfs {
-    /// Layers, mounted by the shim in the container's own mount namespace and nowhere else.
-    Overlay {
-        /// Read-only layers, topmost first. At least one.
-        lower: Vec<PathBuf>,
-        /// The container's own writable layer.
-        upper: PathBuf,
-        /// Overlayfs' work directory, on the file system of `upper`.
-        work: PathBuf,
-    },
-    /// A plain directory, used in place.
-    Directory(PathBuf),
 }
 
 /// What the container reads on its standard input. With a terminal only `closed`/`open` matter, and neither ends it.

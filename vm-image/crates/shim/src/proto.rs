@@ -22,6 +22,7 @@
 
 use std::io::{self, Read, Write};
 
+pub use caisson_runtime::{Failure as StartFailure, FailureKind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -121,46 +122,6 @@ pub struct ExitRecord {
     /// Why the program could not be run at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<StartFailure>,
-}
-
-/// Why a container's program could not be run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message}")]
-pub struct StartFailure {
-    /// The class of the failure.
-    pub kind: FailureKind,
-    /// What dockerd says after `failed to create task for container: failed to create shim task: OCI runtime create failed: `,
-    /// in runc's words where runc has some: `exec: "foo": executable file not found in $PATH`.
-    pub message: String,
-}
-
-/// The class of a [`StartFailure`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureKind {
-    /// The program does not exist.
-    NotFound,
-    /// The program exists and cannot be executed (mode bits, file format).
-    NotExecutable,
-    /// A path that must be a directory is not one, or the program is one.
-    NotDirectory,
-    /// The container's process lacks a right.
-    Permission,
-    /// A user, group or limit asked for does not exist here, or cannot be had.
-    Invalid,
-    /// Anything else.
-    Other,
-}
-
-impl FailureKind {
-    /// The container's exit code for this failure, as dockerd sets it: 127 not found, 126 cannot be invoked, else 128.
-    pub fn exit_code(self) -> i32 {
-        match self {
-            Self::NotFound => 127,
-            Self::NotExecutable | Self::NotDirectory | Self::Permission => 126,
-            Self::Invalid | Self::Other => 128,
-        }
-    }
 }
 
 /// A moment: nanoseconds since 1970-01-01T00:00:00Z.

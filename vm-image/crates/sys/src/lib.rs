@@ -7,5 +7,6 @@ pub mod loopback;
 pub mod mount_attr;
 pub mod netns;
 pub mod seccomp;
+pub mod signal;
 pub mod spawn;
 pub mod vsock;

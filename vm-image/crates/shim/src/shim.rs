@@ -1,0 +1,412 @@
+//! The one loop: waits for clients, output, room for input, and the end of the container, and moves from stage to stage.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use caisson_runtime::{Container, Running, Stdio};
+use caisson_shim::proto::{ExitRecord, Reply, Request, StartFailure, State, UnixNanos};
+use caisson_shim::{ShimConfig, Stdin};
+use caisson_sys::signal;
+use oci_spec::runtime::Spec;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::clients::{Clients, Event};
+use crate::exit;
+use crate::input::Input;
+use crate::output::{Output, Outputs, Read, StreamName};
+use crate::time::now;
+
+/// How long the container's output may stay open after its end, held by a process that is not the container's: as long as dockerd waits.
+const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+
+/// Where the container's root is mounted, in the bundle, until it is entered.
+const MOUNT_AT: &str = "rootfs";
+
+/// A container and the program that looks after it.
+pub(crate) struct Shim {
+    bundle: PathBuf,
+    config: ShimConfig,
+    listener: UnixListener,
+    terminal: bool,
+    stage: Stage,
+    clients: Clients,
+    input: Input,
+    outputs: Outputs,
+}
+
+enum Stage {
+    /// What will be the container; and the size of its terminal, if a client has set one.
+    Created {
+        spec: Box<Spec>,
+        size: Option<(u16, u16)>,
+    },
+    Running {
+        container: Running,
+        started_at: UnixNanos,
+    },
+    /// The process has ended; what it wrote has not been read to the end.
+    Draining {
+        container: Running,
+        started_at: UnixNanos,
+        code: i32,
+        finished_at: UnixNanos,
+        give_up_at: Instant,
+    },
+    Exited(ExitRecord),
+    /// Ended before it began.
+    Discarded,
+}
+
+/// What a wait was about.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Listener,
+    Process,
+    Input,
+    Output(StreamName),
+    Client(u64),
+}
+
+impl Shim {
+    pub(crate) fn new(
+        bundle: PathBuf,
+        config: ShimConfig,
+        spec: Spec,
+        listener: UnixListener,
+    ) -> anyhow::Result<Self> {
+        let terminal =
+            spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
+        let outputs = Outputs::new(&config).context("open the log")?;
+        Ok(Self {
+            bundle,
+            config,
+            listener,
+            terminal,
+            stage: Stage::Created { spec: Box::new(spec), size: None },
+            clients: Clients::default(),
+            input: Input::NotYet,
+            outputs,
+        })
+    }
+
+    /// Until the container has ended and everybody knows.
+    pub(crate) fn run(mut self) -> anyhow::Result<()> {
+        while !self.is_over() {
+            for (source, flags) in self.wait()? {
+                self.handle(source, flags)?;
+            }
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    fn is_over(&mut self) -> bool {
+        if matches!(self.stage, Stage::Exited(_) | Stage::Discarded) {
+            self.clients.dismiss_the_undecided();
+            return self.clients.are_all_served();
+        }
+        false
+    }
+
+    fn wait(&self) -> anyhow::Result<Vec<(Source, PollFlags)>> {
+        let mut sources = vec![Source::Listener];
+        let mut watched = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        if let Stage::Running { container, .. } = &self.stage {
+            sources.push(Source::Process);
+            watched.push(PollFd::new(&container.pidfd, PollFlags::IN));
+        }
+        if let Some(input) = self.input.wants_to_write() {
+            sources.push(Source::Input);
+            watched.push(PollFd::from_borrowed_fd(input, PollFlags::OUT));
+        }
+        let ending = matches!(self.stage, Stage::Draining { .. });
+        for output in
+            self.outputs.open().iter().filter(|output| ending || self.clients.have_room(output.name))
+        {
+            sources.push(Source::Output(output.name));
+            watched.push(PollFd::from_borrowed_fd(output.descriptor(), PollFlags::IN));
+        }
+        for (id, stream, flags) in self.clients.interests(self.input.has_room()) {
+            sources.push(Source::Client(id));
+            watched.push(PollFd::new(stream, flags));
+        }
+        match poll(&mut watched, self.timeout().as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("poll"),
+        }
+        let ready = sources.into_iter().zip(watched.iter().map(PollFd::revents));
+        Ok(ready.filter(|(_, flags)| !flags.is_empty()).collect())
+    }
+
+    fn timeout(&self) -> Option<Timespec> {
+        let Stage::Draining { give_up_at, .. } = &self.stage else { return None };
+        Timespec::try_from(give_up_at.saturating_duration_since(Instant::now())).ok()
+    }
+
+    fn handle(&mut self, source: Source, flags: PollFlags) -> anyhow::Result<()> {
+        match source {
+            Source::Listener => self.accept(),
+            Source::Process => self.process_ended()?,
+            Source::Input => self.input.flush(),
+            Source::Output(name) => drop(self.pump(name)),
+            Source::Client(id) => match self.clients.attend(id, flags) {
+                Some(Event::Asked(request)) => self.serve(id, request),
+                Some(Event::Typed(bytes)) => self.input.add(&bytes),
+                Some(Event::StoppedTyping) => self.stopped_typing(id),
+                None => {}
+            },
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        match self.listener.accept() {
+            Ok((stream, _)) => {
+                if let Err(error) = self.clients.add(stream) {
+                    eprintln!("accept a client: {error}");
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => eprintln!("accept a client: {error}"),
+        }
+    }
+
+    fn pump(&mut self, name: StreamName) -> Read {
+        let (clients, framed) = (&mut self.clients, !self.terminal);
+        self.outputs.pump(name, |name, bytes| clients.deliver(name, bytes, framed))
+    }
+
+    /// As dockerd: an input that is used once ends with its client's, any other goes on without that client.
+    fn stopped_typing(&mut self, id: u64) {
+        if self.config.stdin == Stdin::Once && !self.terminal {
+            self.input.end();
+        } else {
+            self.clients.detach(id);
+        }
+    }
+
+    fn serve(&mut self, id: u64, request: Request) {
+        match (request, &mut self.stage) {
+            (Request::Start, Stage::Created { .. }) => {
+                let reply = self.start();
+                self.clients.reply(id, &reply);
+            }
+            (Request::Attach { stdin, stdout, stderr }, Stage::Created { .. } | Stage::Running { .. }) => {
+                let stdin = stdin && self.config.stdin != Stdin::Closed;
+                self.clients.attach(id, stdin, stdout, stderr);
+            }
+            (Request::Wait, Stage::Exited(record)) => {
+                let reply = Reply::Exited(record.clone());
+                self.clients.reply(id, &reply);
+            }
+            (Request::Wait, _) => self.clients.wait(id),
+            (Request::State, _) => {
+                let reply = Reply::State(self.state());
+                self.clients.reply(id, &reply);
+            }
+            (Request::Discard, stage @ Stage::Created { .. }) => {
+                *stage = Stage::Discarded;
+                self.clients.finish(&refused("the container has been discarded"));
+                self.clients.reply(id, &Reply::Done);
+            }
+            (Request::Signal { signal }, Stage::Running { container, .. }) => {
+                let reply = done(signal::send(container.pidfd.as_fd(), signal));
+                self.clients.reply(id, &reply);
+            }
+            (Request::Resize { rows, cols }, stage) => {
+                let reply =
+                    if self.terminal { resize(stage, rows, cols) } else { refused("there is no terminal") };
+                self.clients.reply(id, &reply);
+            }
+            (Request::Start | Request::Discard, _) => {
+                self.clients.reply(id, &refused("the container has been started already"));
+            }
+            (Request::Attach { .. } | Request::Signal { .. }, _) => {
+                self.clients.reply(id, &refused("the container is not running"));
+            }
+        }
+    }
+
+    fn state(&self) -> State {
+        match &self.stage {
+            Stage::Created { .. } | Stage::Discarded => State::Created,
+            // While it drains, too: its end is not told before its output is.
+            Stage::Running { container, started_at } | Stage::Draining { container, started_at, .. } => {
+                State::Running { pid: number(container), started_at: *started_at }
+            }
+            Stage::Exited(record) => State::Exited(record.clone()),
+        }
+    }
+
+    fn start(&mut self) -> Reply {
+        let Stage::Created { spec, size } = std::mem::replace(&mut self.stage, Stage::Discarded) else {
+            return refused("the container has been started already");
+        };
+        match self.bear(&spec) {
+            Ok(container) => {
+                let started_at = now();
+                let pid = number(&container);
+                self.stage = Stage::Running { container, started_at };
+                if let Some((rows, cols)) = size {
+                    resize(&mut self.stage, rows, cols);
+                }
+                Reply::Started { pid, started_at }
+            }
+            Err(failure) => {
+                self.finish(exit::never_ran(failure.clone()));
+                Reply::Failed(failure)
+            }
+        }
+    }
+
+    fn bear(&mut self, spec: &Spec) -> Result<Running, StartFailure> {
+        let (stdio, ours) =
+            if self.terminal { (Stdio::Terminal, None) } else { self.pipes().map(split).map_err(failed)? };
+        let container = Container {
+            id: &self.config.id,
+            spec,
+            rootfs: &self.config.rootfs,
+            mount_at: &self.bundle.join(MOUNT_AT),
+            user: self.config.user.as_deref(),
+            group_add: &self.config.group_add,
+        };
+        let running = container.start(stdio)?;
+        self.connect(ours, running.terminal.as_ref()).map_err(failed)?;
+        Ok(running)
+    }
+
+    /// The container's ends of its streams, and ours.
+    fn pipes(&self) -> io::Result<(OwnedFd, OwnedFd, OwnedFd, Ours)> {
+        let pipe = || pipe_with(PipeFlags::CLOEXEC);
+        let (stdin, write) = match self.config.stdin {
+            Stdin::Closed => (std::fs::File::open("/dev/null")?.into(), None),
+            Stdin::Open | Stdin::Once => {
+                let (read, write) = pipe()?;
+                (read, Some(write))
+            }
+        };
+        let ((read_out, stdout), (read_err, stderr)) = (pipe()?, pipe()?);
+        Ok((stdin, stdout, stderr, Ours { stdin: write, stdout: read_out, stderr: read_err }))
+    }
+
+    fn connect(&mut self, pipes: Option<Ours>, terminal: Option<&OwnedFd>) -> io::Result<()> {
+        self.input = Input::Closed;
+        if let Some(ours) = pipes {
+            self.outputs.add(Output::new(StreamName::Stdout, unblocking(ours.stdout)?));
+            self.outputs.add(Output::new(StreamName::Stderr, unblocking(ours.stderr)?));
+            if let Some(stdin) = ours.stdin {
+                self.input = Input::open(unblocking(stdin)?);
+            }
+        }
+        if let Some(terminal) = terminal {
+            let terminal = unblocking(terminal.try_clone()?)?;
+            self.outputs.add(Output::new(StreamName::Stdout, terminal.try_clone()?));
+            self.input = Input::open(terminal);
+        }
+        Ok(())
+    }
+
+    fn process_ended(&mut self) -> anyhow::Result<()> {
+        let Stage::Running { container, started_at } = std::mem::replace(&mut self.stage, Stage::Discarded)
+        else {
+            return Ok(());
+        };
+        let code = exit::reap(container.pidfd.as_fd()).context("reap the container")?;
+        // Others of its processes live on where the pid namespace is not its own.
+        if let Some(cgroup) = container.cgroup.as_ref().filter(|_| !container.owns_its_processes)
+            && let Err(error) = cgroup.kill()
+        {
+            eprintln!("kill the container's processes: {error}");
+        }
+        self.input = Input::Closed;
+        let give_up_at = Instant::now() + DRAIN_WITHIN;
+        self.stage = Stage::Draining { container, started_at, code, finished_at: now(), give_up_at };
+        for name in [StreamName::Stdout, StreamName::Stderr] {
+            while let Read::Bytes(_) = self.pump(name) {}
+        }
+        Ok(())
+    }
+
+    /// The end of the drain is the end of the container.
+    fn settle(&mut self) -> anyhow::Result<()> {
+        let Stage::Draining { container, code, finished_at, give_up_at, .. } = &self.stage else {
+            return Ok(());
+        };
+        if !self.outputs.are_all_ended() && Instant::now() < *give_up_at {
+            return Ok(());
+        }
+        let oom_killed = container.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills() > 0);
+        let record = ExitRecord { code: *code, finished_at: *finished_at, oom_killed, failure: None };
+        if let Some(Err(error)) = container.cgroup.as_ref().map(caisson_runtime::cgroup::Cgroup::remove) {
+            eprintln!("remove the cgroup: {error}");
+        }
+        self.outputs.abandon();
+        self.finish(record);
+        Ok(())
+    }
+
+    fn finish(&mut self, record: ExitRecord) {
+        if let Err(error) = exit::write(&record, &self.config.exit_record) {
+            eprintln!("write {}: {error}", self.config.exit_record.display());
+        }
+        self.clients.finish(&Reply::Exited(record.clone()));
+        self.stage = Stage::Exited(record);
+    }
+}
+
+/// Our ends of the container's pipes.
+struct Ours {
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+fn split((stdin, stdout, stderr, ours): (OwnedFd, OwnedFd, OwnedFd, Ours)) -> (Stdio, Option<Ours>) {
+    (Stdio::Streams { stdin, stdout, stderr }, Some(ours))
+}
+
+fn number(container: &Running) -> u32 {
+    container.pid.as_raw_nonzero().get().unsigned_abs()
+}
+
+fn unblocking(descriptor: OwnedFd) -> io::Result<OwnedFd> {
+    rustix::io::ioctl_fionbio(&descriptor, true)?;
+    Ok(descriptor)
+}
+
+fn failed(error: io::Error) -> StartFailure {
+    StartFailure { kind: caisson_shim::proto::FailureKind::Other, message: error.to_string() }
+}
+
+fn resize(stage: &mut Stage, rows: u16, cols: u16) -> Reply {
+    match stage {
+        Stage::Created { size, .. } => {
+            *size = Some((rows, cols));
+            Reply::Done
+        }
+        Stage::Running { container, .. } => match &container.terminal {
+            Some(terminal) => done(caisson_runtime::resize(terminal.as_fd(), rows, cols)),
+            None => refused("there is no terminal"),
+        },
+        Stage::Draining { .. } | Stage::Exited(_) | Stage::Discarded => {
+            refused("the container is not running")
+        }
+    }
+}
+
+fn done(result: io::Result<()>) -> Reply {
+    match result {
+        Ok(()) => Reply::Done,
+        Err(error) => refused(&error.to_string()),
+    }
+}
+
+fn refused(message: &str) -> Reply {
+    Reply::Refused { message: message.to_owned() }
+}
