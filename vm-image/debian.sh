@@ -15,7 +15,7 @@ pin() {
 
 # site SUITE: the mirror from which this system takes SUITE of its own release.
 site() {
-    apt-get indextargets --format '$(RELEASE) $(SITE)' 'Created-By: Packages' | awk -v suite="$1" '$1 == suite { print $2; exit }'
+    apt-get indextargets --format '$(RELEASE) $(SITE)' 'Created-By: Packages' | awk -v suite="$1" '$1 == suite && !found++ { print $2 }'
 }
 
 # prepare_apt: sets `apt` to the options of an apt that knows the suites of versions.toml for $arch.
@@ -45,7 +45,7 @@ prepare_apt() {
 
 # in_archive PACKAGE VERSION: the digest that the archive's signed index gives for it; nothing when it is not there.
 in_archive() {
-    apt-cache "${apt[@]}" show "$1=$2" 2>/dev/null | awk '$1 == "SHA256:" { print $2; exit }'
+    { apt-cache "${apt[@]}" show "$1=$2" 2>/dev/null || true; } | awk '$1 == "SHA256:" && !found++ { print $2 }'
 }
 
 # newest SERIES: "PACKAGE VERSION" of the newest package whose whole name matches the regular expression.
@@ -68,37 +68,51 @@ newest_version() {
     printf '%s\n' "$best"
 }
 
-# download PACKAGE VERSION SHA256: puts the package into the cache, named by its digest.
+# download PACKAGE VERSION SHA256: puts the package into the cache, named by its digest. False if the mirror lacks it.
 download() {
-    local into
+    local into ok=
     into=$(mktemp -d -p "$debs")
-    (cd "$into" && quietly "fetch-$1" apt-get "${apt[@]}" download "$1=$2")
-    printf '%s  %s\n' "$3" "$(echo "$into"/*.deb)" | sha256sum --check --quiet --strict \
-        || die "$1 $2 has not the digest that the archive's index gives"
-    mv "$into"/*.deb "$debs/$3.deb"
-    rmdir "$into"
+    if (cd "$into" && quietly "fetch-$1" apt-get "${apt[@]}" download "$1=$2"); then
+        printf '%s  %s\n' "$3" "$(echo "$into"/*.deb)" | sha256sum --check --quiet --strict \
+            || die "$1 $2 has not the digest that the archive's index gives"
+        mv "$into"/*.deb "$debs/$3.deb"
+        ok=yes
+    fi
+    rm -rf "$into"
+    [ "$ok" ]
+}
+
+# resolve TABLE: what is to be fetched for a table of versions.toml goes to `package`, `version` and `sha256`: the pin
+# if the archive has it, else the newest of its series.
+resolve() {
+    local found
+    package=$(pin "$1" package) version=$(pin "$1" version) sha256=$(pin "$1" sha256)
+    found=$(in_archive "$package" "$version")
+    if [ "$found" = "$sha256" ]; then return; fi
+    [ -z "$found" ] || die "$package $version in the archive has digest $found, versions.toml says $sha256"
+    found=$(newest "$(pin "$1" series)")
+    [ -n "$found" ] || die "the archive has neither $package $version nor another of its series"
+    printf 'notice: %s %s has left the archive; %s takes its place (update vm-image/versions.toml)\n' \
+        "$package" "$version" "$found" >&2
+    read -r package version <<<"$found"
+    sha256=$(in_archive "$package" "$version")
 }
 
 # deb NAME: the path of the package that versions.toml calls NAME, fetched if need be, goes to `fetched`; what was
 # really used is added to `packages` (name, version, sha256), for the manifest.
 deb() {
-    local table=$1.$arch package version sha256 found
+    local table=$1.$arch package version sha256
     package=$(pin "$table" package) version=$(pin "$table" version) sha256=$(pin "$table" sha256)
     [ -n "$package" ] && [ -n "$version" ] && [ -n "$sha256" ] || die "versions.toml has no complete [$table]"
     if [ ! -f "$debs/$sha256.deb" ]; then
         prepare_apt
-        found=$(in_archive "$package" "$version")
-        if [ -z "$found" ]; then
-            found=$(newest "$(pin "$table" series)")
-            [ -n "$found" ] || die "the archive has neither $package $version nor another of its series"
-            printf 'notice: %s %s has left the archive; %s takes its place (update vm-image/versions.toml)\n' \
-                "$package" "$version" "$found" >&2
-            read -r package version <<<"$found"
-            sha256=$(in_archive "$package" "$version")
-        elif [ "$found" != "$sha256" ]; then
-            die "$package $version in the archive has digest $found, versions.toml says $sha256"
+        resolve "$table"
+        if [ ! -f "$debs/$sha256.deb" ] && ! download "$package" "$version" "$sha256"; then
+            # The archive has moved on since its index was read.
+            quietly "apt-image-$arch" apt-get "${apt[@]}" update
+            resolve "$table"
+            download "$package" "$version" "$sha256" || die "$package $version cannot be fetched"
         fi
-        [ -f "$debs/$sha256.deb" ] || download "$package" "$version" "$sha256"
     fi
     packages+=("$package $version $sha256")
     fetched=$debs/$sha256.deb

@@ -1,8 +1,8 @@
 //! The data disk: everything that the user's containers and images are.
 //!
 //! So the one rule is that nothing is ever formatted over: only a disk on which nothing was ever kept is. What is found
-//! decides what is done ([`decide`]); a format that was cut off is known by a mark in the boot sector, which mke2fs
-//! leaves alone and which is cleared when the format is safely on disk.
+//! decides what is done ([`decide`]); a format that was cut off is known by a mark in the boot sector, which is cleared
+//! when the format is safely on disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -23,7 +23,13 @@ use crate::link::Outbox;
 /// Where the data disk is mounted.
 pub(crate) const MOUNTED_AT: &str = "/var/lib/caisson";
 
-const MARK: &[u8; 24] = b"caisson: formatting this";
+/// What the boot sector says while the disk is formatted.
+const MARK: [u8; 512] = mark();
+const MARK_TEXT: &[u8; 24] = b"caisson: formatting this";
+/// Where a BSD disk label says that it is one. mke2fs clears the boot sector unless it finds this there (`zap_sector` of its
+/// misc/mke2fs.c), so the mark says it too.
+const BSD_LABEL_AT: usize = 64;
+const BSD_LABEL: [u8; 4] = 0x8256_4557_u32.to_le_bytes();
 /// Where an ext4 filesystem says that it is one (`s_magic` of Documentation/filesystems/ext4/globals.rst).
 const MAGIC_AT: usize = 1024 + 0x38;
 const MAGIC: [u8; 2] = [0x53, 0xef];
@@ -32,6 +38,13 @@ const COPY_OF_MAGIC_AT: u64 = 32768 * 4096 + 0x38;
 /// How much of a disk must be zero for it to count as empty. Partition tables, LVM, LUKS, other filesystems and their
 /// beginnings all lie within.
 const EMPTY: usize = 1 << 20;
+
+const fn mark() -> [u8; 512] {
+    let mut mark = [0; 512];
+    mark.split_at_mut(MARK_TEXT.len()).0.copy_from_slice(MARK_TEXT);
+    mark.split_at_mut(BSD_LABEL_AT).1.split_at_mut(BSD_LABEL.len()).0.copy_from_slice(&BSD_LABEL);
+    mark
+}
 
 /// What is on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +83,7 @@ fn decide(found: Found) -> Step {
 /// Looks at a disk without changing it.
 fn look(disk: &mut (impl Read + Seek)) -> io::Result<Found> {
     let start = read_up_to(disk, 0, EMPTY)?;
-    if start.starts_with(MARK) {
+    if start.starts_with(MARK_TEXT) {
         return Ok(Found::Formatting);
     }
     if start.get(MAGIC_AT..MAGIC_AT + 2) == Some(&MAGIC) {
@@ -109,7 +122,7 @@ pub(crate) async fn make_ready(children: &Children, tell: impl Fn(&str)) -> anyh
         }
         Step::Refuse(why) => bail!("{why}; it was left as it is"),
     }
-    let (source, flags) = (device.clone(), MountFlags::NOATIME | MountFlags::NODEV);
+    let (source, flags) = (device.clone(), MountFlags::NOATIME);
     // Replaying a journal takes its time.
     let mounting = tokio::task::spawn_blocking(move || {
         mount(&source, MOUNTED_AT, "ext4", flags, Some(c"discard,errors=remount-ro"))
@@ -122,7 +135,7 @@ pub(crate) async fn make_ready(children: &Children, tell: impl Fn(&str)) -> anyh
 
 async fn format(children: &Children, disk: &File, device: &Path) -> anyhow::Result<()> {
     tracing::info!("formatting the data disk");
-    disk.write_all_at(MARK, 0).and_then(|()| disk.sync_all()).context("could not be written to")?;
+    disk.write_all_at(&MARK, 0).and_then(|()| disk.sync_all()).context("could not be written to")?;
     // Nothing is discarded or zeroed beforehand: the disk is new. No blocks are set aside for root, who is all there is.
     let options = [
         "-t",
@@ -274,8 +287,8 @@ mod tests {
         let table: Vec<(Vec<u8>, Found, bool)> = vec![
             (disk(SIZE), Found::Empty, true),
             (disk(0), Found::Empty, true),
-            (put(disk(SIZE), 0, MARK), Found::Formatting, true),
-            (put(put(disk(SIZE), 0, MARK), MAGIC_AT, &MAGIC), Found::Formatting, true),
+            (put(disk(SIZE), 0, &MARK), Found::Formatting, true),
+            (put(put(disk(SIZE), 0, &MARK), MAGIC_AT, &MAGIC), Found::Formatting, true),
             (put(disk(SIZE), MAGIC_AT, &MAGIC), Found::Ext4, false),
             (put(disk(SIZE), COPY_OF_MAGIC_AT as usize, &MAGIC), Found::Headless, false),
             (put(disk(SIZE), 510, &[0x55, 0xaa]), Found::Foreign, false),
