@@ -73,6 +73,17 @@ impl ImageConfig {
         self.config.clone().unwrap_or_default()
     }
 
+    /// What it is for; fields that very old images lack are this engine's.
+    pub fn platform(&self) -> Platform {
+        let here = Platform::here();
+        let or = |own: &String, here: String| if own.is_empty() { here } else { own.clone() };
+        Platform {
+            os: or(&self.os, here.os),
+            architecture: or(&self.architecture, here.architecture),
+            variant: self.variant.clone(),
+        }
+    }
+
     /// The chain ids of its layers, lowest first.
     pub fn chain(&self) -> Vec<ChainId> {
         ChainId::of_stack(&self.rootfs.diff_ids)

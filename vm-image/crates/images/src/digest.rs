@@ -32,6 +32,11 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// What a hasher has come to.
+    pub(crate) fn finish(hasher: Sha256) -> Self {
+        Self(hasher.finalize().into())
+    }
+
     /// The 64 hex digits without the algorithm.
     pub fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()

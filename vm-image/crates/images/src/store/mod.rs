@@ -1,235 +1,256 @@
-//! The store. (Contract; the bodies follow.)
-#![expect(clippy::unimplemented, reason = "the contract is committed before what is behind it")]
-#![allow(missing_docs, unused_variables, dead_code, reason = "as above")]
+//! The store: what is kept, where, and how it stays true.
+//!
+//! ```text
+//! lock                     held by the process that has the store open
+//! repositories.json        which name leads to which image
+//! images/<id>.json         what this store knows of an image beside its configuration
+//! blobs/sha256/<digest>    configurations, byte for byte
+//! layers/<diff id>/        layer.json, and diff/ with the files
+//! holds/<container>.json   the layers that a container needs, whatever becomes of its image
+//! tmp/                     whatever has no name yet; emptied at the start
+//! ```
+//!
+//! **Crash-only.** A file appears whole, by a rename, or not at all. What others point to is made before what points
+//! to it (layers, configuration, image, name) and removed after it. So a crash leaves at most things that nothing
+//! points to, and [`Store::open`] removes these: starting is recovering.
+//!
+//! **Concurrency.** Readers take a snapshot and never wait. One change at a time has the writer's lock, for as long
+//! as it takes to write small files and rename directories; the long parts of a load (receiving, unpacking) and of a
+//! removal (deleting files) are outside of it. Which layers are needed is never counted, but looked up in what is
+//! there: images, holds, and the leases of loads under way.
 
-use std::io::Read;
+mod change;
+mod find;
+mod holds;
+mod names;
+mod remove;
+mod state;
+
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::config::{ImageConfig, Platform};
-use crate::digest::ImageId;
+use crate::blobs::{BlobError, Blobs};
+use crate::config::ImageConfig;
+use crate::digest::{DiffId, ImageId};
+use crate::durable::{At, StateError};
 use crate::error::{Classified, ErrorKind};
-use crate::image::{ContainerUse, Image, Removed};
-use crate::reference::Reference;
+use crate::image::Image;
+use crate::layer::Layers;
+pub(crate) use change::Change;
+pub use find::FindError;
+pub use holds::HoldError;
+pub use names::TagError;
+pub(crate) use names::check_tag;
+pub use remove::{Obstacle, RemoveError, RemoveOptions};
+pub use state::CreateError;
+pub(crate) use state::{Lease, read_config};
+use state::{Leases, State};
 
 /// Keeps images. Cloning is cheap; clones are the same store. All methods block and may be called from any thread;
 /// reading is never blocked by a load or an import under way.
 #[derive(Debug, Clone)]
-pub struct Store;
+pub struct Store {
+    inner: Arc<Inner>,
+}
 
-/// Why the store could not be opened. (Variants follow; use [`Classified::kind`] and print the chain.)
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    limits: Limits,
+    blobs: Blobs,
+    layers: Layers,
+    state: RwLock<Arc<State>>,
+    writer: Mutex<()>,
+    leases: Leases,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+/// How much strangers' archives may ask for.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The bytes of one layer's tar.
+    pub layer_bytes: u64,
+    /// The members of one archive.
+    pub layer_entries: u64,
+    /// The bytes of one configuration, manifest or index.
+    pub document_bytes: u64,
+    /// The free bytes of the disk that an archive must leave.
+    pub keep_free: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { layer_bytes: 1 << 40, layer_entries: 8 << 20, document_bytes: 8 << 20, keep_free: 64 << 20 }
+    }
+}
+
+/// Why the store could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OpenError(String);
+pub enum OpenError {
+    /// Another engine has it.
+    #[error("image store {0} is in use by another process")]
+    InUse(PathBuf),
+    /// It was written by a newer engine.
+    #[error("{path} has format {found}, newer than the {known} that this engine knows")]
+    Newer {
+        /// The file that says so.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format known here.
+        known: u32,
+    },
+    /// The disk failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
 
 impl Classified for OpenError {
     fn kind(&self) -> ErrorKind {
-        unimplemented!()
+        match self {
+            Self::InUse(_) => ErrorKind::Conflict,
+            Self::Newer { .. } | Self::State(_) => ErrorKind::Internal,
+        }
     }
-}
-
-/// Why no image was found. (Variants follow; use [`Classified::kind`] and print the chain.)
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct FindError(String);
-
-impl Classified for FindError {
-    fn kind(&self) -> ErrorKind {
-        unimplemented!()
-    }
-}
-
-/// Why no name was given. (Variants follow; use [`Classified::kind`] and print the chain.)
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct TagError(String);
-
-impl Classified for TagError {
-    fn kind(&self) -> ErrorKind {
-        unimplemented!()
-    }
-}
-
-/// Why nothing was removed. (Variants follow; use [`Classified::kind`] and print the chain.)
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RemoveError(String);
-
-impl Classified for RemoveError {
-    fn kind(&self) -> ErrorKind {
-        unimplemented!()
-    }
-}
-
-/// Why the archive was not loaded. (Variants follow; use [`Classified::kind`] and print the chain.)
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct LoadError(String);
-
-impl Classified for LoadError {
-    fn kind(&self) -> ErrorKind {
-        unimplemented!()
-    }
-}
-
-/// Why the image was not imported. (Variants follow; use [`Classified::kind`] and print the chain.)
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ImportError(String);
-
-impl Classified for ImportError {
-    fn kind(&self) -> ErrorKind {
-        unimplemented!()
-    }
-}
-
-/// Why layers were not held or released. (Variants follow; use [`Classified::kind`] and print the chain.)
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HoldError(String);
-
-impl Classified for HoldError {
-    fn kind(&self) -> ErrorKind {
-        unimplemented!()
-    }
-}
-
-/// How to load.
-#[derive(Debug, Clone, Default)]
-pub struct LoadOptions {
-    /// Load only what is for this platform (`POST /images/load?platform=`).
-    pub platform: Option<Platform>,
-}
-
-/// What happens during a load, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LoadEvent {
-    /// A layer is being unpacked: `{"status":"Loading layer","progressDetail":{…},"id":short id}`.
-    Layer {
-        /// The first 12 digits of its diff id.
-        id: String,
-        /// Bytes of the archive's member read so far, and in all.
-        current: u64,
-        total: u64,
-    },
-    /// A line for the user, with its line feed: `{"stream":"Loaded image: busybox:latest\n"}`.
-    Message(String),
-}
-
-/// An image that a load brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loaded {
-    pub id: ImageId,
-    /// The tags that now lead to it.
-    pub tags: Vec<Reference>,
-}
-
-/// How to import.
-#[derive(Debug, Clone, Default)]
-pub struct ImportOptions {
-    /// The name it gets (`Reference::from_repo_and_tag`).
-    pub reference: Option<Reference>,
-    /// The platform it is said to be for; this one by default.
-    pub platform: Option<Platform>,
-    /// The remark in its history.
-    pub message: String,
-    /// Dockerfile instructions for its configuration.
-    pub changes: Vec<String>,
-}
-
-/// How to remove.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RemoveOptions {
-    /// Remove what stopped containers use, and every name.
-    pub force: bool,
-    /// Leave untagged parents.
-    pub no_prune: bool,
 }
 
 impl Store {
     /// Opens or makes the store in `root`, and recovers: what a crash left half done is removed.
+    ///
+    /// One process at a time can have a store open. `root` should be on a file system that overlayfs takes lower
+    /// directories from, with `trusted.*` attributes.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, OpenError> {
-        unimplemented!()
+        Self::open_with(root, Limits::default())
     }
 
-    /// Loads every image of a `docker save` archive or an OCI layout in a tar.
-    pub fn load(
-        &self,
-        archive: impl Read,
-        options: &LoadOptions,
-        on_event: &mut dyn FnMut(LoadEvent),
-    ) -> Result<Vec<Loaded>, LoadError> {
-        unimplemented!()
-    }
-
-    /// Makes an image of one layer out of a root file system's tar.
-    pub fn import(&self, archive: impl Read, options: &ImportOptions) -> Result<ImageId, ImportError> {
-        unimplemented!()
-    }
-
-    /// Every image, the newest first.
-    pub fn list(&self) -> Vec<Image> {
-        unimplemented!()
-    }
-
-    /// The image that a name, an id or the beginning of an id leads to.
-    pub fn find(&self, name: &str) -> Result<Image, FindError> {
-        unimplemented!()
-    }
-
-    /// Gives an image one more name, taking it from the image that had it.
-    pub fn tag(&self, source: &str, target: &Reference) -> Result<Image, TagError> {
-        unimplemented!()
-    }
-
-    /// Takes a name from an image, and removes the image if it was the last, as `docker rmi` does.
-    pub fn remove(
-        &self,
-        name: &str,
-        options: RemoveOptions,
-        in_use: &dyn Fn(&ImageId) -> Vec<ContainerUse>,
-    ) -> Result<Vec<Removed>, RemoveError> {
-        unimplemented!()
-    }
-
-    /// The directories of an image's layers, topmost first, for overlayfs' `lowerdir`.
-    pub fn layers(&self, id: &ImageId) -> Result<Vec<PathBuf>, FindError> {
-        unimplemented!()
-    }
-
-    /// Keeps an image's layers on disk for a container, even if the image is removed by force. Survives restarts.
-    /// Call it when a container is created; the directories, topmost first, are as of [`layers`](Self::layers).
-    pub fn hold(&self, container: &str, id: &ImageId) -> Result<Vec<PathBuf>, HoldError> {
-        unimplemented!()
-    }
-
-    /// The directories that a container holds, topmost first.
-    pub fn held(&self, container: &str) -> Result<Vec<PathBuf>, HoldError> {
-        unimplemented!()
-    }
-
-    /// Ends a [`hold`](Self::hold); layers that nothing else needs are removed. No error if there is none.
-    pub fn release(&self, container: &str) -> Result<(), HoldError> {
-        unimplemented!()
-    }
-
-    /// Ends the holds of all containers but those that `exists`; for the engine's start.
-    pub fn release_all_but(&self, exists: &dyn Fn(&str) -> bool) -> Result<(), HoldError> {
-        unimplemented!()
-    }
-
-    /// An image's configuration.
-    pub fn config(&self, id: &ImageId) -> Result<Arc<ImageConfig>, FindError> {
-        unimplemented!()
-    }
-
-    /// The bytes of an image's configuration, whose digest is the id.
-    pub fn raw_config(&self, id: &ImageId) -> Result<Vec<u8>, FindError> {
-        unimplemented!()
+    /// [`open`](Self::open) with other limits.
+    pub fn open_with(root: impl Into<PathBuf>, limits: Limits) -> Result<Self, OpenError> {
+        let root = root.into();
+        for directory in ["images", "blobs/sha256", "layers", "holds", "tmp"] {
+            let directory = root.join(directory);
+            fs::create_dir_all(&directory).at("make", &directory)?;
+        }
+        let lock = lock(&root)?;
+        empty(&root.join("tmp"))?;
+        let tmp = root.join("tmp");
+        let inner = Inner {
+            blobs: Blobs::new(root.join("blobs/sha256"), tmp.clone()),
+            layers: Layers::new(root.join("layers"), tmp),
+            state: RwLock::default(),
+            writer: Mutex::default(),
+            leases: Leases::default(),
+            _lock: lock,
+            limits,
+            root,
+        };
+        *inner.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state::recover(&inner)?);
+        let store = Self { inner: Arc::new(inner) };
+        drop(store.change().sweep()?);
+        Ok(store)
     }
 
     /// Where the store is.
     pub fn root(&self) -> &Path {
-        unimplemented!()
+        &self.inner.root
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    pub(crate) fn layer_store(&self) -> &Layers {
+        &self.inner.layers
+    }
+
+    /// The directory for what has no name yet.
+    pub(crate) fn tmp(&self) -> PathBuf {
+        self.inner.root.join("tmp")
+    }
+
+    fn state(&self) -> Arc<State> {
+        Arc::clone(&self.inner.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Begins a change; others wait until it is dropped.
+    pub(crate) fn change(&self) -> Change<'_> {
+        Change::begin(&self.inner)
+    }
+
+    /// Protects layers from removal until the lease is dropped; says which of them are there.
+    pub(crate) fn lease(&self, layers: &[DiffId]) -> (Lease<'_>, Vec<bool>) {
+        let _writer = self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let lease = self.inner.leases.take(layers);
+        let state = self.state();
+        (lease, layers.iter().map(|layer| state.layers.contains_key(layer)).collect())
+    }
+
+    /// Every image, the newest first.
+    pub fn list(&self) -> Vec<Image> {
+        let state = self.state();
+        let mut images: Vec<Image> = state.images.keys().filter_map(|id| state.image(id)).collect();
+        images.sort_by_key(|image| std::cmp::Reverse(image.created()));
+        images
+    }
+
+    /// The directories of an image's layers, topmost first, for overlayfs' `lowerdir`.
+    ///
+    /// They stay as long as the image does; a container [`hold`](Self::hold)s them.
+    pub fn layers(&self, id: &ImageId) -> Result<Vec<PathBuf>, FindError> {
+        let config = self.config(id)?;
+        Ok(self.directories(&config.rootfs.diff_ids))
+    }
+
+    fn directories(&self, layers: &[DiffId]) -> Vec<PathBuf> {
+        layers.iter().rev().map(|layer| self.inner.layers.path(layer)).collect()
+    }
+
+    /// An image's configuration.
+    pub fn config(&self, id: &ImageId) -> Result<Arc<ImageConfig>, FindError> {
+        let state = self.state();
+        let known = state.images.get(id).ok_or_else(|| FindError::no_image(id))?;
+        Ok(Arc::clone(&known.config))
+    }
+
+    /// The bytes of an image's configuration, whose digest is the id.
+    pub fn raw_config(&self, id: &ImageId) -> Result<Vec<u8>, FindError> {
+        match self.inner.blobs.read(&id.0) {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(FindError::no_image(id)),
+            Err(error) => Err(FindError::Damaged(*id, error)),
+        }
     }
 }
+
+/// Takes the lock that says that the store is open. It goes with the process, however that ends.
+fn lock(root: &Path) -> Result<File, OpenError> {
+    let path = root.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).at("open", &path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse(root.to_owned())),
+        Err(fs::TryLockError::Error(error)) => Err(StateError::new("lock", &path, error).into()),
+    }
+}
+
+fn empty(dir: &Path) -> Result<(), StateError> {
+    for entry in fs::read_dir(dir).at("list", dir)? {
+        let path = entry.at("list", dir)?.path();
+        let removed = match path.symlink_metadata().at("look at", &path)?.is_dir() {
+            true => fs::remove_dir_all(&path),
+            false => fs::remove_file(&path),
+        };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StateError::new("remove", &path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
