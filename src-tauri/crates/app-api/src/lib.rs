@@ -28,6 +28,8 @@ mod version;
 mod wire;
 
 #[cfg(test)]
+mod tests;
+#[cfg(test)]
 mod typescript;
 
 pub use calls::{Call, Host, Subscribe};

@@ -81,16 +81,21 @@ fn put_in_use(status: &MachineStatus) -> Result<(), ApiError> {
 async fn stop(dirs: &Dirs, machine_only: bool, json: bool) -> Result<ExitCode, ApiError> {
     let client = Client::new(dirs.daemon_endpoint().path());
     let stopped = if machine_only { client.machine_stop().await.map(drop) } else { client.shutdown().await };
-    match stopped {
-        Ok(()) if machine_only => report::print(json, &(), || println!("The machine is off.")),
+    let text = match stopped {
+        Ok(()) if machine_only => "The machine is off.",
         Ok(()) => {
             wait_until_gone(dirs).await?;
-            report::print(json, &(), || println!("The machine is off and the host daemon has ended."));
+            "The machine is off and the host daemon has ended."
         }
         Err(error) if error.code == ErrorCode::DaemonNotRunning => {
-            report::print(json, &(), || println!("Nothing to stop: the host daemon is not running."));
+            "Nothing to stop: the host daemon is not running."
         }
         Err(error) => return Err(error),
+    };
+    if json {
+        status(dirs, json).await?;
+    } else {
+        println!("{text}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -19,7 +19,7 @@ const DATA_DISK: Mib = Mib::from_gib(64);
 
 /// caisson-host: owns the Caisson machine and the Docker socket. Started by `caisson start` or the window.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "caisson-host", version)]
 pub(crate) struct Args {
     /// Directory with the machine's image (kernel, initrd, manifest.json) [default: ../vm-image beside this program]
     #[arg(long, value_name = "DIR", env = "CAISSON_VM_IMAGE")]
