@@ -1,16 +1,16 @@
 /** Where the screenshots go: test output, looked at by people. */
-import { mkdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 
-export const ROOT = fileURLToPath(new URL('../../../', import.meta.url))
-const OUTPUT = join(ROOT, 'tests/output/ui')
+export const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
+const OUTPUT = join(ROOT, "tests/output/ui");
 
 export function shotPath(name) {
-  mkdirSync(OUTPUT, { recursive: true })
-  return join(OUTPUT, `${name}.png`)
+    mkdirSync(OUTPUT, { recursive: true });
+    return join(OUTPUT, `${name}.png`);
 }
 
 export function keepShot(name, png) {
-  writeFileSync(shotPath(name), png)
+    writeFileSync(shotPath(name), png);
 }

@@ -13,7 +13,7 @@ import {
 } from './host'
 
 /** What the bridge sends down a channel. */
-type Message<Item> = { item: Item } | { end: ApiError | null }
+type Message<Item> = { items: Item[] } | { end: ApiError | null }
 
 async function command<T>(name: string, args: Record<string, unknown>): Promise<T> {
   try {
@@ -43,7 +43,7 @@ export function tauriHost(): Host {
       }
       channel.onmessage = (message) => {
         if (!open) return
-        if ('item' in message) observer.item(message.item)
+        if ('items' in message) message.items.forEach((item) => open && observer.item(item))
         else end(message.end && new HostError(message.end))
       }
       const started = command<number>('subscribe', { subscribe: request(name, args), channel })

@@ -26,9 +26,13 @@ class Session {
     this.#subscribe()
   }
 
-  /** Tries again at once. */
-  retry(): void {
+  /** Tries again at once, and has the daemon started if it does not run. */
+  async retry(): Promise<void> {
     this.link = { kind: 'connecting' }
+    // A call starts the daemon; a subscription that is made anew only waits for one.
+    await host()
+      .call('machine_status')
+      .catch(() => undefined)
     this.#subscribe()
   }
 

@@ -104,7 +104,7 @@ export const SOME: readonly Made[] = [
 ]
 
 /** A list that does not fit on a screen. */
-export const MANY: readonly Made[] = Array.from({ length: 240 }, (_, i) => ({
+export const MANY: readonly Made[] = Array.from({ length: 120 }, (_, i) => ({
   name: `job-${i + 1}`,
   image: `registry.example.com/team/batch/very-long-image-name-${i % 7}:2026.08.${i % 28}`,
   ageS: i * 977,

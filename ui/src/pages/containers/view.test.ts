@@ -48,6 +48,12 @@ test('a nameless image is shown by the beginning of its digest', () => {
   expect(containerRow(container('a', { image }), undefined).image).toBe('0123456789ab')
 })
 
+test('an image is cut where its registry and folders end', () => {
+  const parts = (image: string) => containerRow(container('a', { image }), undefined).imageParts
+  expect(parts('localhost:5000/team/api:2')).toEqual(['localhost:5000/team/', 'api:2'])
+  expect(parts('busybox')).toEqual(['', 'busybox'])
+})
+
 test('filters by every word, in name, image, id and port', () => {
   const web = container('web', {
     image: 'nginx:1',

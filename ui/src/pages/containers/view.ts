@@ -14,6 +14,8 @@ export interface ContainerRow {
   shortId: string
   name: string
   image: string
+  /** The same in two: where it is from, which may be cut short, and what it is. */
+  imageParts: [from: string, what: string]
   command: string
   state: ShownState
   tone: Tone
@@ -59,13 +61,15 @@ const LIVE: readonly ContainerState[] = ['running', 'paused', 'restarting']
 
 export function containerRow(container: ContainerSummary, pending: Pending | undefined): ContainerRow {
   const state = pending ?? container.state
+  const image = shortImage(container.image)
   const runs = LIVE.includes(container.state)
   const free = pending === undefined && container.state !== 'removing'
   return {
     id: container.id,
     shortId: container.id.slice(0, 12),
     name: container.name,
-    image: shortImage(container.image),
+    image,
+    imageParts: [image.slice(0, image.lastIndexOf('/') + 1), image.slice(image.lastIndexOf('/') + 1)],
     command: container.command,
     state,
     tone: tones[state],

@@ -45,7 +45,7 @@ export interface StageRow {
 const tones: Record<StageProgress, Tone> = {
   waiting: 'stopped',
   active: 'starting',
-  done: 'running',
+  done: 'done',
   failed: 'failed',
 }
 
@@ -94,8 +94,6 @@ export function notes({ notices, disk_full, acceleration, hypervisor }: MachineS
   }
   if (acceleration?.kind === 'emulated') {
     all.push({ text: m.home_runs_emulated({ hypervisor }), remedy: null, tone: null })
-  } else if (acceleration) {
-    all.push({ text: m.home_runs_on({ hypervisor, by: acceleration.by }), remedy: null, tone: null })
   }
   return [...all, ...notices.map(({ text, remedy }) => ({ text, remedy, tone: null }))]
 }
