@@ -1,14 +1,15 @@
 //! Removing a sandbox: ports first, so that nothing new comes in; then the endpoints are cut off, so that their
-//! addresses can be granted again; then it goes off the record. The rest is [`leftovers`](crate::leftovers).
+//! addresses can be granted again; then the namespace is let go, and the sandbox goes off the record.
 //!
-//! Each step is tried whatever became of the one before it. An endpoint that could not be cut off stays on record: its
-//! address is not free.
+//! Each step is tried whatever became of the one before it. After a failure the sandbox stays on record: its address is
+//! not free, and a repeated detach tries the rest. The devices themselves are [`leftovers`](crate::leftovers).
 
+use caisson_sys::netns;
 use tracing::warn;
 
 use crate::book::SandboxRecord;
 use crate::error::DetachFailure;
-use crate::leftovers::Leftovers;
+use crate::leftovers::Leftover;
 use crate::networks::{Shared, blocking};
 use crate::{DetachError, Networks};
 
@@ -49,20 +50,25 @@ impl Shared {
     /// Removes all but the ports.
     pub(crate) fn remove(&self, record: &SandboxRecord) -> Result<(), DetachError> {
         let mut failures = Vec::new();
-        let mut left = Leftovers { endpoints: Vec::new(), netns: record.netns.clone() };
         for endpoint in &record.endpoints {
             let network = self.network_of(endpoint);
             if let Err(error) = self.drivers.of(&network).isolate(endpoint) {
                 failures.push(DetachFailure::Endpoint(endpoint.endpoint.endpoint_id.clone(), error));
             }
-            left.endpoints.push((network, endpoint.clone()));
+        }
+        if let Some(path) = &record.netns
+            && let Err(error) = netns::remove(path)
+        {
+            failures.push(DetachFailure::Namespace(path.clone(), error));
         }
         if failures.is_empty()
             && let Err(error) = self.book().remove(&record.container)
         {
             failures.push(error.into());
         }
-        self.remover.remove(left);
+        for endpoint in &record.endpoints {
+            self.remover.remove(Leftover { network: self.network_of(endpoint), record: endpoint.clone() });
+        }
         if failures.is_empty() {
             Ok(())
         } else {

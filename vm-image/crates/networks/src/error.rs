@@ -4,6 +4,7 @@
 //! prints after `failed to set up container networking: `.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::drivers::DriverError;
 use crate::files::StateError;
@@ -154,6 +155,9 @@ pub enum DetachFailure {
     /// An endpoint could not be cut off; its address stays granted.
     #[error("endpoint {0}")]
     Endpoint(String, #[source] DriverError),
+    /// The namespace is still bound to its file.
+    #[error("network namespace {}", .0.display())]
+    Namespace(PathBuf, #[source] io::Error),
     /// It could not be taken off the record.
     #[error("record")]
     Record(#[from] StateError),

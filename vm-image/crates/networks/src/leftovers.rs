@@ -1,34 +1,40 @@
-//! Removing what is left of a sandbox, in the background.
+//! The devices of sandboxes that are gone.
 //!
-//! Deleting a device or unbinding a namespace waits for grace periods of the kernel, milliseconds each. Nobody needs to
-//! wait for that: by then the sandbox is cut off and off the record, and names are never used twice. If the
-//! engine is killed before its turn comes, the next one sweeps.
+//! Deleting a device holds the kernel's network lock through several grace periods, tens of milliseconds in which no
+//! other container is attached. When a namespace ends, the kernel deletes its devices (of a veth pair: both ends) by
+//! itself, those of many namespaces in one go. So nothing is deleted here that may go by itself: a device has until
+//! [`LINGERING`] more have come. What is there even then, because some process still holds the namespace, is deleted.
+//!
+//! Until then it is cut off (see [`Driver::isolate`](crate::drivers::Driver::isolate)), off the record, and has a name
+//! that is never used twice. If the engine is killed, the next one sweeps.
 
-use std::path::PathBuf;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::{io, thread};
 
-use caisson_sys::netns;
 use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::book::{EndpointRecord, NetworkRecord};
 use crate::drivers::Drivers;
 
-/// So many sandboxes may wait for their removal; whoever brings one more waits, too.
+/// So many endpoints are given time to go by themselves.
+const LINGERING: usize = 64;
+
+/// So many more may wait to be looked at; whoever brings another one waits, too.
 const WAITING: usize = 256;
 
-/// What is left of one sandbox.
+/// An endpoint that was isolated.
 #[derive(Debug)]
-pub(crate) struct Leftovers {
-    pub(crate) endpoints: Vec<(NetworkRecord, EndpointRecord)>,
-    pub(crate) netns: Option<PathBuf>,
+pub(crate) struct Leftover {
+    pub(crate) network: NetworkRecord,
+    pub(crate) record: EndpointRecord,
 }
 
 enum Job {
-    Remove(Leftovers),
-    Report(oneshot::Sender<()>),
+    Remove(Box<Leftover>),
+    Finish(oneshot::Sender<()>),
 }
 
 /// The thread that removes.
@@ -43,17 +49,17 @@ impl Remover {
         Ok(Self(jobs))
     }
 
-    /// Removes these when their turn comes. Blocks when too many wait.
-    pub(crate) fn remove(&self, leftovers: Leftovers) {
-        if self.0.send(Job::Remove(leftovers)).is_err() {
-            warn!("the thread that removes sandboxes is gone; this one is left until the next start");
+    /// Sees to it that an endpoint goes. Blocks when too many wait.
+    pub(crate) fn remove(&self, leftover: Leftover) {
+        if self.0.send(Job::Remove(Box::new(leftover))).is_err() {
+            warn!("the thread that removes endpoints is gone; this one is left until the next start");
         }
     }
 
-    /// Waits until all that was given before is removed.
+    /// Waits until all that was given before is gone.
     pub(crate) async fn finish(self: Arc<Self>) {
         let (done, finished) = oneshot::channel();
-        let asked = tokio::task::spawn_blocking(move || self.0.send(Job::Report(done)));
+        let asked = tokio::task::spawn_blocking(move || self.0.send(Job::Finish(done)));
         // Both fail only if the thread has panicked; then there is nothing to wait for.
         let _ = asked.await;
         let _ = finished.await;
@@ -61,26 +67,33 @@ impl Remover {
 }
 
 fn work(queue: &Receiver<Job>, drivers: &Drivers) {
+    let mut lingering = VecDeque::new();
     for job in queue {
-        match job {
-            Job::Remove(leftovers) => leftovers.remove(drivers),
+        let (spared, asked) = match job {
+            Job::Remove(leftover) => {
+                lingering.push_back(leftover);
+                (LINGERING, None)
+            }
+            Job::Finish(done) => (0, Some(done)),
+        };
+        while lingering.len() > spared
+            && let Some(leftover) = lingering.pop_front()
+        {
+            leftover.leave(drivers);
+        }
+        if let Some(done) = asked {
             // Whoever asked may have gone.
-            Job::Report(done) => drop(done.send(())),
+            let _ = done.send(());
         }
     }
+    lingering.into_iter().for_each(|leftover| leftover.leave(drivers));
 }
 
-impl Leftovers {
-    fn remove(self, drivers: &Drivers) {
-        for (network, record) in &self.endpoints {
-            if let Err(error) = drivers.of(network).leave(record) {
-                warn!(endpoint = %record.endpoint.endpoint_id, %error, "an endpoint is left until the next start");
-            }
-        }
-        if let Some(path) = self.netns
-            && let Err(error) = netns::remove(&path)
-        {
-            warn!(path = %path.display(), %error, "a network namespace is left until the next start");
+impl Leftover {
+    fn leave(&self, drivers: &Drivers) {
+        if let Err(error) = drivers.of(&self.network).leave(&self.record) {
+            let endpoint = &self.record.endpoint.endpoint_id;
+            warn!(endpoint, %error, "an endpoint is left until the next start");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The one door for the engine. Each verb is a file of its own: [`attach`](crate::attach), `detach`, `restore`.
+//! The one door for the engine. Each verb is a file of its own: `attach`, `detach`, `restore`.
 
 use std::collections::BTreeSet;
 use std::fs;

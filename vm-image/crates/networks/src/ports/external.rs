@@ -7,13 +7,14 @@
 //! away --connected--> reconciling --answered--> serving --stream ends--> away
 //! ```
 //!
-//! A request waits for the host for [`PATIENCE`]; then it fails. A port that is closed while the host is away is
+//! A wish for a port waits for the host for [`PATIENCE`]; then it fails. A port that is closed while the host is away is
 //! closed by the next `Reconcile`; one whose opening got no answer is in none, so it is closed, too.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +56,7 @@ struct Question {
 #[derive(Debug)]
 pub(super) struct External {
     wanted: Wanted,
+    within_reach: Arc<AtomicBool>,
     questions: mpsc::Sender<Question>,
     task: JoinHandle<()>,
 }
@@ -71,8 +73,10 @@ impl External {
         let wanted: BTreeMap<_, _> = recorded.map(|forward| (forward.key.clone(), forward)).collect();
         let wanted = Wanted::new(Mutex::new(wanted));
         let (questions, queue) = mpsc::channel(QUEUE);
-        let link = Link { socket, wanted: Arc::clone(&wanted), queue };
-        Self { wanted, questions, task: tokio::spawn(link.keep()) }
+        let within_reach = Arc::new(AtomicBool::new(false));
+        let link =
+            Link { socket, wanted: Arc::clone(&wanted), within_reach: Arc::clone(&within_reach), queue };
+        Self { wanted, within_reach, questions, task: tokio::spawn(link.keep()) }
     }
 
     /// Asks the host to open a port and waits until it is bound.
@@ -89,9 +93,13 @@ impl External {
         }
     }
 
-    /// Asks the host to close a port and waits until it is free. A host that is away will close it when it is back.
+    /// Asks the host to close a port and waits until it is free. A host that is away will close it when it is back:
+    /// nobody waits for that.
     pub(super) async fn close(&self, key: &str) {
         lock(&self.wanted).remove(key);
+        if !self.within_reach.load(Ordering::Acquire) {
+            return;
+        }
         match self.ask(PortsCall::Unpublish { key: key.to_owned() }).await {
             Some(Ok(_)) => {}
             Some(Err(refused)) => warn!(key, %refused, "the host did not close a port"),
@@ -114,6 +122,8 @@ impl External {
 struct Link {
     socket: PathBuf,
     wanted: Wanted,
+    /// Whether there is a stream. A stream that ends in the next moment is as good as none for those who ask.
+    within_reach: Arc<AtomicBool>,
     queue: mpsc::Receiver<Question>,
 }
 
@@ -137,7 +147,10 @@ impl Link {
         loop {
             let stream = connect(&self.socket).await;
             info!("the host's ports are within reach");
-            match self.serve(stream).await {
+            self.within_reach.store(true, Ordering::Release);
+            let served = self.serve(stream).await;
+            self.within_reach.store(false, Ordering::Release);
+            match served {
                 Ok(()) => debug!("the host ended the ports stream"),
                 Err(error) => warn!(%error, "the ports stream failed"),
             }

@@ -11,6 +11,8 @@ mod holder;
 mod native;
 mod relay;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;

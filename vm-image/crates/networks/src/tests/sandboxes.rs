@@ -82,6 +82,28 @@ fn an_address_that_was_given_back_is_granted_again_and_works_at_once() {
 }
 
 #[test]
+fn a_namespace_that_somebody_holds_is_cut_off_at_once_and_loses_its_device() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        let held = networks.attach(request("held", vec![])).await.unwrap();
+        let holder = Netns::open(held.netns.as_ref().unwrap()).unwrap();
+        let listener = listen_in(&held);
+        networks.detach("held").await.unwrap();
+        let next = networks.attach(request("next", vec![])).await.unwrap();
+        assert_eq!(address(&next), address(&held));
+        let theirs = listen_in(&next);
+        converse(connect(SocketAddr::new(address(&next).into(), 80)).unwrap(), &theirs);
+        listener.set_nonblocking(true).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        networks.detach("next").await.unwrap();
+        networks.close().await;
+        assert_eq!((home.namespaces(), devices().len()), (0, 0));
+        let left = netns::enter(&holder, || netlink::find_link(&mut Netlink::open()?, "eth0")).unwrap();
+        assert_eq!(left, None);
+    });
+}
+
+#[test]
 fn many_at_once_get_different_addresses_and_leave_nothing() {
     in_own_system(async |home| {
         let networks = home.open().await;
