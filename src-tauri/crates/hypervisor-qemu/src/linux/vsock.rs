@@ -2,13 +2,25 @@
 //!
 //! Towards the guest: connect to the helper's socket, write `CONNECT <port>\n` in one piece (the helper reads once), read
 //! `OK <port>\n`. From the guest: the helper connects to a socket of ours, named after the port.
+//!
+//! vhost-device-vsock 0.3 must be treated with care (its `vsock_conn.rs`, read in August 2026): it aborts if a stream is
+//! closed between request and answer, and if one is closed with bytes in it that nobody has read, it never tells the guest.
+//! So nobody but this module closes a stream: see [`connect`] and [`Courteous`].
 
-use std::{io, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    io,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use caisson_hypervisor::{ConnectError, GuestVsockPort, HostVsockPort, Incoming, LaunchError, VsockStream};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{UnixListener, UnixStream},
+    runtime::Handle,
     sync::mpsc,
     task::JoinSet,
 };
@@ -17,6 +29,8 @@ use super::arguments::Sockets;
 
 /// How long the guest may take to accept a stream. It answers in 3 to 11 ms; this is for a guest that is busy booting.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long the guest may take to see that a stream of its is closed, while we still hold our end.
+const FAREWELL: Duration = Duration::from_secs(30);
 /// The longest answer of the helper: "OK 4294967295\n".
 const LONGEST_ANSWER: usize = 16;
 /// Streams of the guest's that wait to be taken, before it has to wait.
@@ -58,7 +72,7 @@ async fn accept(
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                if streams.send((port, Box::new(stream))).await.is_err() {
+                if streams.send((port, Box::new(Courteous::over(stream)))).await.is_err() {
                     return;
                 }
             }
@@ -76,10 +90,9 @@ async fn accept(
 /// The helper aborts, and with it the machine, when a stream is closed between the request and the answer. So a
 /// caller that stops waiting must not close it: the handshake runs in a task of its own to its end.
 pub(super) async fn connect(socket: &Path, port: GuestVsockPort) -> Result<VsockStream, ConnectError> {
-    let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(format!("CONNECT {}\n", port.0).as_bytes()).await?;
+    let mut stream = Courteous::over(UnixStream::connect(socket).await?);
     let handshake = tokio::spawn(async move {
-        let answer = read_answer(&mut stream).await;
+        let answer = ask_for(port, &mut stream).await;
         (stream, answer)
     });
     let (stream, answer) = tokio::time::timeout(CONNECT_LIMIT, handshake)
@@ -89,8 +102,9 @@ pub(super) async fn connect(socket: &Path, port: GuestVsockPort) -> Result<Vsock
     if answer?.starts_with("OK ") { Ok(Box::new(stream)) } else { Err(ConnectError::Refused(port)) }
 }
 
-/// Reads one line and not a byte more; what a closed stream has brought so far, if it ends.
-async fn read_answer(stream: &mut UnixStream) -> io::Result<String> {
+/// Asks for the port and reads one line and not a byte more; what a closed stream has brought so far, if it ends.
+async fn ask_for(port: GuestVsockPort, stream: &mut Courteous) -> io::Result<String> {
+    stream.write_all(format!("CONNECT {}\n", port.0).as_bytes()).await?;
     let mut answer = Vec::with_capacity(LONGEST_ANSWER);
     while answer.len() < LONGEST_ANSWER && answer.last() != Some(&b'\n') {
         match stream.read_u8().await {
@@ -101,4 +115,122 @@ async fn read_answer(stream: &mut UnixStream) -> io::Result<String> {
         }
     }
     Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// A stream that is closed in two steps, whoever drops it when: the helper reads its end and tells the guest, and until
+/// the guest has closed its own end, what it still sends is read and thrown away.
+#[derive(Debug)]
+struct Courteous {
+    stream: Option<UnixStream>,
+    /// It may be dropped where no runtime is at hand.
+    runtime: Handle,
+}
+
+impl Courteous {
+    fn over(stream: UnixStream) -> Self {
+        Self { stream: Some(stream), runtime: Handle::current() }
+    }
+
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut UnixStream> {
+        Pin::new(self.get_mut().stream.as_mut().expect("it is only taken when dropped"))
+    }
+}
+
+impl Drop for Courteous {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.runtime.spawn(async move {
+                // The guest that stays away for longer is not waited for.
+                let _ = tokio::time::timeout(FAREWELL, part(stream)).await;
+            });
+        }
+    }
+}
+
+async fn part(mut stream: UnixStream) -> io::Result<u64> {
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+}
+
+impl AsyncRead for Courteous {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Courteous {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A helper that hears `CONNECT`, and the stream on its side.
+    async fn helper(dir: &Path) -> (UnixListener, std::path::PathBuf) {
+        let path = dir.join("vsock");
+        (listen(&path).unwrap(), path)
+    }
+
+    async fn request(listener: &UnixListener) -> (UnixStream, String) {
+        let (mut theirs, _) = listener.accept().await.unwrap();
+        let mut line = vec![0; 64];
+        let read = theirs.read(&mut line).await.unwrap();
+        (theirs, String::from_utf8_lossy(&line[..read]).into_owned())
+    }
+
+    #[tokio::test]
+    async fn the_request_is_one_piece_and_the_bytes_after_the_answer_are_the_guests() {
+        let dir = tempfile::tempdir().unwrap();
+        let (listener, path) = helper(dir.path()).await;
+        let guest = async {
+            let (mut theirs, line) = request(&listener).await;
+            assert_eq!(line, "CONNECT 1024\n");
+            theirs.write_all(b"OK 1073741824\nbytes").await.unwrap();
+        };
+        let (stream, ()) = tokio::join!(connect(&path, GuestVsockPort(1024)), guest);
+        let mut bytes = String::new();
+        stream.unwrap().read_to_string(&mut bytes).await.unwrap();
+        assert_eq!(bytes, "bytes");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_the_helper_closes_was_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (listener, path) = helper(dir.path()).await;
+        let (stream, ()) =
+            tokio::join!(connect(&path, GuestVsockPort(9)), async { drop(request(&listener).await) });
+        assert!(matches!(stream.err(), Some(ConnectError::Refused(GuestVsockPort(9)))));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_given_up_stays_open_until_it_is_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let (listener, path) = helper(dir.path()).await;
+        let mut theirs = tokio::select! {
+            _ = connect(&path, GuestVsockPort(1024)) => panic!("nobody answers"),
+            (theirs, _) = request(&listener) => theirs,
+        };
+        theirs.write_all(b"OK 1\n").await.expect("it is open");
+        assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0, "and then closed in order");
+    }
+
+    #[tokio::test]
+    async fn a_stream_dropped_with_bytes_unread_ends_in_order_on_the_other_side() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"nobody reads this").await.unwrap();
+        drop(Courteous::over(ours));
+        assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0, "an end, not a reset");
+        theirs.write_all(&[0; 1 << 20]).await.expect("what it still sends is taken");
+    }
 }
