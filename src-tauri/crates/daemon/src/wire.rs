@@ -12,7 +12,7 @@ pub(crate) fn status(status: &machine::MachineStatus, docker_host: &str) -> api:
     api::MachineStatus {
         state: state(status),
         stages: status.stages.iter().map(stage_status).collect(),
-        notices: status.notices.iter().map(notice).collect(),
+        notices: notices(status),
         hypervisor: status.hypervisor.to_owned(),
         acceleration: status.acceleration.as_ref().map(acceleration),
         disk_full: status
@@ -93,8 +93,14 @@ fn stage_status(status: &machine::StageStatus) -> api::StageStatus {
     }
 }
 
-fn notice(notice: &hypervisor::Notice) -> api::Notice {
-    api::Notice { text: notice.text.clone(), remedy: notice.remedy.clone() }
+/// What the user should know; first of all why nothing moves, if nothing does.
+fn notices(status: &machine::MachineStatus) -> Vec<api::Notice> {
+    let paused = status.paused.iter().map(|why| api::Notice { text: why.clone(), remedy: None });
+    let others = status
+        .notices
+        .iter()
+        .map(|notice| api::Notice { text: notice.text.clone(), remedy: notice.remedy.clone() });
+    paused.chain(others).collect()
 }
 
 fn acceleration(acceleration: &hypervisor::Acceleration) -> api::Acceleration {

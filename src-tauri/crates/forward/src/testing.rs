@@ -86,6 +86,7 @@ pub(crate) fn status(state: MachineState) -> MachineStatus {
         hypervisor: "fake",
         acceleration: None,
         notices: Vec::new(),
+        paused: None,
         guest: None,
         disk_full: None,
         boot_ms: None,
