@@ -25,7 +25,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 pub(crate) use report::{channel, listen};
 pub use terminal::resize;
 
-use crate::failure::{Context, Failure, text};
+use crate::failure::{Context, Failure, FailureKind, text};
 use crate::namespaces::Namespaces;
 use crate::rootfs::{self, Prepared, Rootfs, Surroundings, null_device};
 use crate::seccomp::Filter;
@@ -269,11 +269,18 @@ impl Birth<'_> {
 
 /// As dockerd does for a `WORKDIR` that the image lacks.
 fn make_directories(directory: &Path) -> Result<(), Failure> {
+    use std::io::ErrorKind;
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory);
     match made {
-        Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Ok(()), // entering will say what is wrong
-        Err(error) => Err(Failure::other(format!("mkdir {}: {}", directory.display(), text(&error)))),
+        Err(error) => match error.kind() {
+            ErrorKind::ReadOnlyFilesystem => Ok(()), // entering will say what is wrong
+            ErrorKind::AlreadyExists | ErrorKind::NotADirectory => Err(Failure::new(
+                FailureKind::NotDirectory,
+                format!("Cannot mkdir: {} is not a directory", directory.display()),
+            )),
+            _ => Err(Failure::other(format!("mkdir {}: {}", directory.display(), text(&error)))),
+        },
         Ok(()) => Ok(()),
     }
 }

@@ -133,16 +133,15 @@ fn bind(root: &Root, mount: &Mount, options: &Options) -> Result<(), Failure> {
 }
 
 fn attach(tree: &Tree, place: BorrowedFd<'_>, options: &Options) -> Result<(), Failure> {
-    tree.set(options.recursive, true)?;
-    match tree.attach(place) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => {
-            return Err(Failure::other(
-                "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? \
-                 Check if the specified host path exists and is the expected type",
-            ));
-        }
-        attached => attached?,
+    let is_directory = |place| Ok::<_, io::Error>(file_type(place)? == FileType::Directory);
+    if is_directory(tree.top())? != is_directory(place)? {
+        return Err(Failure::other(
+            "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? \
+             Check if the specified host path exists and is the expected type",
+        ));
     }
+    tree.set(options.recursive, true)?;
+    tree.attach(place)?;
     for (propagation, recursive) in &options.propagation {
         tree.propagate(*propagation, *recursive)?;
     }
