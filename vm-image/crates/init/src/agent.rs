@@ -1,5 +1,6 @@
 //! The event loop of the running machine: follows the host's orders and takes the boot through its stages.
 
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::task::LocalSet;
 use crate::children::Children;
 use crate::engine::Engine;
 use crate::link::{self, Order, Outbox};
+use crate::modules::{self, load_by_name};
 use crate::{clock, disk, power, relay};
 
 /// The engine's time to stop its containers when nobody said how long it may take.
@@ -29,6 +31,19 @@ pub(crate) fn run(outbox: &Arc<Outbox>) -> anyhow::Result<()> {
         let agent = Agent { outbox: outbox.clone(), children: Children::default() };
         agent.run().await
     })
+}
+
+/// Modules that every engine asks for as soon as it runs. They are loaded beside the check of the disk, which leaves a
+/// processor idle: the bridge alone took 0.7 s on a busy emulator.
+const AHEAD: [&str; 3] = ["bridge", "overlay", "veth"];
+
+/// Whatever fails here is tried again by the kernel when it is used, and told to whoever uses it.
+fn load_ahead() {
+    for name in AHEAD {
+        if let Err(error) = load_by_name(Path::new(modules::DIR), name) {
+            tracing::warn!("{:#}", anyhow::Error::new(error));
+        }
+    }
 }
 
 struct Agent {
@@ -83,6 +98,7 @@ impl Agent {
         if let Err(error) = rustix::system::sethostname(hostname.as_bytes()) {
             tracing::warn!("could not set the hostname to {hostname}: {error}");
         }
+        tokio::task::spawn_blocking(load_ahead);
         let (outbox, children, engine) = (self.outbox.clone(), self.children.clone(), engine.clone());
         tokio::task::spawn_local(async move {
             let enter = |stage, detail: &str| outbox.send(FromGuest::Stage { stage, detail: detail.into() });

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,7 +11,7 @@ use caisson_guest_proto::{
     Duplex, GUEST_API, GUEST_ENGINE_SOCKET, GUEST_PORTS_SOCKET, GUEST_RELAY, GuestVsockPort, HOST_PORTS,
     RelayProtocol, RelayRefusal, RelayReply, RelayRequest, read_frame, write_frame,
 };
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -132,18 +133,46 @@ async fn ports(mut engine: UnixStream) -> anyhow::Result<()> {
     copy(&mut engine, &mut Duplex::new(host)).await
 }
 
-/// Copies both ways until both directions have ended; an end of one is passed on at once.
+/// Copies both ways until both directions have ended.
+///
+/// An end of one direction is passed on and the other goes on. So it does when a side takes no more: an engine that
+/// refuses a request in the middle of its body has closed its ear, and its answer is still to be carried. Only a side that
+/// is torn down ends both.
 async fn copy(
     one: &mut (impl AsyncRead + AsyncWrite + Unpin),
     other: &mut (impl AsyncRead + AsyncWrite + Unpin),
 ) -> anyhow::Result<()> {
-    copy_bidirectional_with_sizes(one, other, COPY, COPY).await?;
+    let (one_reads, one_writes) = tokio::io::split(one);
+    let (other_reads, other_writes) = tokio::io::split(other);
+    let (mut there, mut back) = (pin!(pass(one_reads, other_writes)), pin!(pass(other_reads, one_writes)));
+    tokio::select! {
+        ended = &mut there => { ended?; back.await?; }
+        ended = &mut back => { ended?; there.await?; }
+    }
     Ok(())
+}
+
+/// Copies one direction to its end, or until nobody takes it; fails if the side that it comes from is torn down.
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    let mut buffer = vec![0; COPY];
+    loop {
+        match from.read(&mut buffer).await {
+            // Whether the other side still listens makes no difference any more.
+            Ok(0) => {
+                let _ = to.shutdown().await;
+                return Ok(());
+            }
+            Ok(read) if to.write_all(&buffer[..read]).await.is_err() || to.flush().await.is_err() => {
+                return Ok(());
+            }
+            Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -193,5 +222,37 @@ mod tests {
         let (relayed, (), answer) = tokio::join!(relayed, served, asked);
         relayed.unwrap();
         assert_eq!(answer, "WHAT?");
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_a_request_that_is_not_read_to_its_end_comes_back() {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let (service, mut service_end) = UnixStream::pair().unwrap();
+        let relayed = async { copy(&mut Duplex::new(far), &mut service_end).await };
+        let served = async {
+            let (mut reads, mut writes) = service.into_split();
+            reads.read_exact(&mut [0; 10]).await.unwrap();
+            drop(reads);
+            writes.write_all(b"no").await.unwrap();
+            drop(writes);
+        };
+        let asked = async {
+            let (mut reads, mut writes) = tokio::io::split(Duplex::new(near));
+            let send_for_ever = async {
+                while writes.write_all(&[7; 4096]).await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+                std::future::pending().await
+            };
+            let mut answer = [0; 2];
+            tokio::select! {
+                read = reads.read_exact(&mut answer) => read.unwrap(),
+                () = send_for_ever => unreachable!(),
+            };
+            answer
+        };
+        // Closing with unread input resets the connection, behind the answer: how the relay ends is not the point here.
+        let ((), _, answer) = tokio::join!(served, relayed, asked);
+        assert_eq!(&answer, b"no");
     }
 }
