@@ -2,7 +2,8 @@
 //!
 //! [`decode`] drives any `Deserialize` type with Go's leniency: keys match a field exactly or else in any case, unknown
 //! keys are ignored (serde does that), `null` is the zero value wherever it stands. A value of the wrong kind is refused in
-//! Go's words, with the path of the field, because that text is what users see.
+//! Go's words, with the path of the field, because that text is what users see
+//! (as dockerd writes it for `POST /containers/create`, where the struct's own name is empty).
 //!
 //! Structs that are decoded this way say `#[serde(default)]` and do not use `flatten` (serde then forgets the field names).
 
@@ -22,8 +23,6 @@ pub fn decode<'de, T: de::Deserialize<'de>>(value: &'de Value) -> Result<T, Deco
 pub struct DecodeError {
     /// What is wrong, without the place.
     problem: Problem,
-    /// Struct that holds the field, once known.
-    holder: Option<&'static str>,
     /// The field's path from the outermost struct, innermost first while it is being built.
     path: Vec<String>,
 }
@@ -45,11 +44,10 @@ impl DecodeError {
             Value::Array(_) => "array".into(),
             Value::Object(_) => "object".into(),
         };
-        Self { problem: Problem::Kind { found, wanted }, holder: None, path: Vec::new() }
+        Self { problem: Problem::Kind { found, wanted }, path: Vec::new() }
     }
 
-    fn within(mut self, holder: &'static str, field: &str) -> Self {
-        self.holder.get_or_insert(holder);
+    fn within(mut self, field: &str) -> Self {
         self.path.push(field.to_owned());
         self
     }
@@ -57,13 +55,13 @@ impl DecodeError {
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.problem, self.holder) {
-            (Problem::Other(text), _) => f.write_str(text),
-            (Problem::Kind { found, wanted }, None) => {
+        match &self.problem {
+            Problem::Other(text) => f.write_str(text),
+            Problem::Kind { found, wanted } if self.path.is_empty() => {
                 write!(f, "json: cannot unmarshal {found} into Go value of type {wanted}")
             }
-            (Problem::Kind { found, wanted }, Some(holder)) => {
-                write!(f, "json: cannot unmarshal {found} into Go struct field {holder}")?;
+            Problem::Kind { found, wanted } => {
+                write!(f, "json: cannot unmarshal {found} into Go struct field ")?;
                 for field in self.path.iter().rev() {
                     write!(f, ".{field}")?;
                 }
@@ -77,7 +75,7 @@ impl std::error::Error for DecodeError {}
 
 impl de::Error for DecodeError {
     fn custom<T: fmt::Display>(text: T) -> Self {
-        Self { problem: Problem::Other(text.to_string()), holder: None, path: Vec::new() }
+        Self { problem: Problem::Other(text.to_string()), path: Vec::new() }
     }
 }
 
@@ -198,7 +196,7 @@ impl<'de> Deserializer<'de> for Go<'de> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.0 {
-            Value::Null => visitor.visit_map(Fields { entries: Vec::new(), holder: None, value: None }),
+            Value::Null => visitor.visit_map(Fields { entries: Vec::new(), in_struct: false, value: None }),
             Value::Object(map) => visitor.visit_map(Fields::all(map)),
             other => Err(DecodeError::kind(other, "map[string]string")),
         }
@@ -211,8 +209,8 @@ impl<'de> Deserializer<'de> for Go<'de> {
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
         match self.0 {
-            Value::Null => visitor.visit_map(Fields { entries: Vec::new(), holder: None, value: None }),
-            Value::Object(map) => visitor.visit_map(Fields::of_struct(name, fields, map)),
+            Value::Null => visitor.visit_map(Fields { entries: Vec::new(), in_struct: false, value: None }),
+            Value::Object(map) => visitor.visit_map(Fields::of_struct(fields, map)),
             other => Err(DecodeError::kind(other, name)),
         }
     }
@@ -266,17 +264,21 @@ impl<'de> de::SeqAccess<'de> for Items<'de> {
 struct Fields<'de> {
     /// What is left to hand out, last first.
     entries: Vec<(&'de str, &'de Value)>,
-    holder: Option<&'static str>,
+    in_struct: bool,
     value: Option<(&'de str, &'de Value)>,
 }
 
 impl<'de> Fields<'de> {
     fn all(map: &'de Map<String, Value>) -> Self {
-        Self { entries: map.iter().rev().map(|(k, v)| (k.as_str(), v)).collect(), holder: None, value: None }
+        Self {
+            entries: map.iter().rev().map(|(k, v)| (k.as_str(), v)).collect(),
+            in_struct: false,
+            value: None,
+        }
     }
 
     /// The entries that are fields of the struct, by their own names; `null` means "not said".
-    fn of_struct(name: &'static str, fields: &'static [&'static str], map: &'de Map<String, Value>) -> Self {
+    fn of_struct(fields: &'static [&'static str], map: &'de Map<String, Value>) -> Self {
         let mut entries: Vec<(&'de str, &'de Value)> = Vec::with_capacity(map.len());
         for (key, value) in map.iter().filter(|(_, value)| !value.is_null()) {
             let exact = fields.iter().find(|field| *field == key);
@@ -289,7 +291,7 @@ impl<'de> Fields<'de> {
                 None => entries.push((field, value)),
             }
         }
-        Self { entries, holder: Some(name), value: None }
+        Self { entries, in_struct: true, value: None }
     }
 }
 
@@ -304,10 +306,7 @@ impl<'de> de::MapAccess<'de> for Fields<'de> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
         let (key, value) = self.value.take().expect("serde asks for a value only after its key");
-        seed.deserialize(Go(value)).map_err(|e| match self.holder {
-            Some(holder) => e.within(holder, key),
-            None => e,
-        })
+        seed.deserialize(Go(value)).map_err(|e| if self.in_struct { e.within(key) } else { e })
     }
 }
 
@@ -367,12 +366,12 @@ mod tests {
         let cases = [
             (
                 json!({"Inner": {"Memory": "x"}}),
-                "json: cannot unmarshal string into Go struct field Inner.Inner.Memory of type int64",
+                "json: cannot unmarshal string into Go struct field .Inner.Memory of type int64",
             ),
-            (json!({"Tty": 1}), "json: cannot unmarshal number into Go struct field Outer.Tty of type bool"),
+            (json!({"Tty": 1}), "json: cannot unmarshal number into Go struct field .Tty of type bool"),
             (
                 json!({"Inner": {"Memory": 1.5}}),
-                "json: cannot unmarshal number 1.5 into Go struct field Inner.Inner.Memory of type int64",
+                "json: cannot unmarshal number 1.5 into Go struct field .Inner.Memory of type int64",
             ),
             (json!([]), "json: cannot unmarshal array into Go value of type Outer"),
         ];

@@ -37,7 +37,6 @@ pub struct Image {
     pub created: String,
     pub docker_version: String,
     pub author: String,
-    pub config: ImageConfig,
     pub architecture: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub variant: String,
@@ -49,39 +48,33 @@ pub struct Image {
     #[serde(rename = "RootFS")]
     pub root_fs: RootFs,
     pub metadata: Metadata,
+    pub config: ImageConfig,
 }
 
-/// What containers of an image start with: the OCI configuration with Docker's additions.
+/// What containers of an image start with: the OCI configuration with Docker's additions. Up to API 1.51 the fields that
+/// older clients expect are there even when they are empty.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 #[expect(missing_docs, reason = "each field is the one of the same name in the Engine API's ImageConfig")]
 pub struct ImageConfig {
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub user: String,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub exposed_ports: BTreeMap<String, Empty>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub entrypoint: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cmd: Vec<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub volumes: BTreeMap<String, Empty>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub working_dir: String,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub stop_signal: String,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub args_escaped: bool,
+    pub cmd: Option<Vec<String>>,
+    pub entrypoint: Option<Vec<String>>,
+    pub env: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub exposed_ports: BTreeMap<String, Empty>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthConfig>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub on_build: Vec<String>,
+    pub labels: Option<BTreeMap<String, String>>,
+    pub on_build: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shell: Vec<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
+    pub user: String,
+    pub volumes: Option<BTreeMap<String, Empty>>,
+    pub working_dir: String,
 }
 
 /// The layers of an image.

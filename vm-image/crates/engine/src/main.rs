@@ -20,9 +20,14 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
+mod containers;
 mod engine;
+mod error;
 mod events;
+mod filters;
 mod http;
+mod images;
+mod readiness;
 mod system;
 
 use engine::{Engine, EngineConfig};

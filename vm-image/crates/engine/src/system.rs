@@ -89,6 +89,24 @@ pub(crate) fn engine_id(data_root: &Path) -> io::Result<String> {
     Ok(id)
 }
 
+/// Names this run of the kernel.
+pub(crate) fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+/// Makes the layer that lies between a container's own and its image's: what must exist to be mounted over, and the file
+/// by which programs know that they are in a container. One for all, so that none of it counts as a container's change.
+pub(crate) fn make_base_layer(layer: &Path) -> io::Result<()> {
+    for directory in ["dev/pts", "dev/shm", "proc", "sys", "etc"] {
+        std::fs::create_dir_all(layer.join(directory))?;
+    }
+    for file in [".dockerenv", "etc/hosts", "etc/hostname", "etc/resolv.conf"] {
+        std::fs::File::options().create(true).append(true).open(layer.join(file))?;
+    }
+    Ok(())
+}
+
 /// A version 4 UUID of these random bits (RFC 9562).
 fn uuid(random: u128) -> String {
     let bits = random & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);

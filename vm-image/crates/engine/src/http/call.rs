@@ -10,11 +10,11 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::error::ApiError;
 use super::form::Form;
 use super::hijack::Hijacker;
 use super::version::ApiVersion;
 use crate::engine::Engine;
+use crate::error::ApiError;
 
 /// The longest JSON body that is read, in bytes; a container's definition is a few thousand.
 const MAX_JSON: usize = 16 << 20;
@@ -34,14 +34,6 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The JSON body, decoded as Go would; an empty one is the zero value, as in `httputils.ReadJSON`.
-    pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(&mut self) -> Result<T, ApiError> {
-        match self.json_value().await? {
-            Some(value) => decode(&value),
-            None => Ok(T::default()),
-        }
-    }
-
     /// The JSON body as a value; `None` if it is empty.
     pub(crate) async fn json_value(&mut self) -> Result<Option<Value>, ApiError> {
         self.check_content_type()?;

@@ -1,90 +1,17 @@
-//! From what went wrong to a status: the one place that knows HTTP codes of errors.
+//! From kinds of errors to statuses: the one place that knows HTTP codes of errors.
 
 use hyper::StatusCode;
 
-/// The classes of errors that clients can tell apart, as in moby's `errdefs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ErrorKind {
-    NotFound,
-    InvalidParameter,
-    Conflict,
-    NotModified,
-    Forbidden,
-    NotImplemented,
-    Unavailable,
-    Internal,
-}
+use crate::error::ErrorKind;
 
-impl ErrorKind {
-    /// The status that clients get.
-    pub(crate) fn status(self) -> StatusCode {
-        match self {
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::InvalidParameter => StatusCode::BAD_REQUEST,
-            Self::Conflict => StatusCode::CONFLICT,
-            Self::NotModified => StatusCode::NOT_MODIFIED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+/// The status that clients get.
+pub(crate) fn status(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::InvalidParameter => StatusCode::BAD_REQUEST,
+        ErrorKind::Conflict => StatusCode::CONFLICT,
+        ErrorKind::NotModified => StatusCode::NOT_MODIFIED,
+        ErrorKind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+        ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
-}
-
-/// An error as a client gets it: a kind and dockerd's words.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct ApiError {
-    pub(crate) kind: ErrorKind,
-    pub(crate) message: String,
-}
-
-impl ApiError {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-
-    pub(crate) fn not_found(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::NotFound, message)
-    }
-
-    pub(crate) fn invalid(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::InvalidParameter, message)
-    }
-
-    pub(crate) fn conflict(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Conflict, message)
-    }
-
-    pub(crate) fn not_implemented(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::NotImplemented, message)
-    }
-
-    pub(crate) fn internal(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Internal, message)
-    }
-
-    /// Already so: 304, which has no body.
-    pub(crate) fn not_modified() -> Self {
-        Self::new(ErrorKind::NotModified, "")
-    }
-
-    /// An error that the client did not cause, with its chain of causes.
-    pub(crate) fn from_chain(context: &str, error: &dyn std::error::Error) -> Self {
-        Self::internal(format!("{context}: {}", chain(error)))
-    }
-}
-
-/// An error and its causes, outermost first, separated as Go's wrapped errors are.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

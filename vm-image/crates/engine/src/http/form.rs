@@ -1,6 +1,6 @@
 //! Query strings as Go's `net/url` and moby's `httputils` read them.
 
-use super::error::ApiError;
+use crate::error::ApiError;
 
 /// The parameters of a query string, in their order; a name may occur more than once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +25,11 @@ impl Form {
         self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
     }
 
+    /// Every value of a name.
+    pub(crate) fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()
+    }
+
     /// Whether the name occurs at all.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(key, _)| key == name)
@@ -47,16 +52,11 @@ impl Form {
             text => text.parse().map(Some).map_err(|_| bad_integer(text)),
         }
     }
-
-    /// A number that must be there, as `strconv.Atoi` reads it.
-    pub(crate) fn required_int(&self, name: &str) -> Result<i64, ApiError> {
-        let text = self.get(name);
-        text.parse().map_err(|_| bad_integer(text))
-    }
 }
 
+/// A status 500 for a client's mistake: so does dockerd, which has not classified the errors of `strconv`.
 fn bad_integer(text: &str) -> ApiError {
-    ApiError::invalid(format!("strconv.Atoi: parsing {text:?}: invalid syntax"))
+    ApiError::internal(format!("strconv.Atoi: parsing {text:?}: invalid syntax"))
 }
 
 /// Undoes percent-escapes (and `+`, in a query).
@@ -95,6 +95,7 @@ mod tests {
     fn a_query_reads_as_in_go() {
         let form = Form::parse("a=1&b=x%20y+z&a=2&c&filters=%7B%22s%22%3A1%7D").unwrap();
         assert_eq!(form.get("a"), "1");
+        assert_eq!(form.all("a"), ["1", "2"]);
         assert_eq!(form.get("b"), "x y z");
         assert!(form.has("c") && !form.has("d"));
         assert_eq!(form.get("filters"), r#"{"s":1}"#);

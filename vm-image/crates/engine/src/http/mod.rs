@@ -6,11 +6,20 @@
 //! streams (logs, events, wait) ends with its body.
 
 pub(crate) mod call;
+pub(crate) mod containers;
 pub(crate) mod error;
+pub(crate) mod events;
 pub(crate) mod form;
 pub(crate) mod hijack;
+pub(crate) mod images;
+pub(crate) mod networks;
 pub(crate) mod reply;
 pub(crate) mod routes;
 pub(crate) mod server;
 pub(crate) mod system;
 pub(crate) mod version;
+
+/// The content type of streams with Docker's headers.
+pub(crate) const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+/// The content type of streams as they are.
+pub(crate) const RAW: &str = "application/vnd.docker.raw-stream";

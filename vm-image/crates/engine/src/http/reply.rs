@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::error::{ApiError, ErrorKind};
+use crate::error::{ApiError, ErrorKind};
 
 /// What a route's function returns.
 pub(crate) type Reply = Response<ReplyBody>;
@@ -98,7 +98,10 @@ where
 pub(crate) fn error(error: &ApiError) -> Reply {
     match error.kind {
         ErrorKind::NotModified => empty(StatusCode::NOT_MODIFIED),
-        kind => json(kind.status(), &caisson_docker_api::ErrorBody { message: error.message.clone() }),
+        kind => json(
+            super::error::status(kind),
+            &caisson_docker_api::ErrorBody { message: error.message.clone() },
+        ),
     }
 }
 

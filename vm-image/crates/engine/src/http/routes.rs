@@ -7,9 +7,9 @@ use futures_util::future::BoxFuture;
 use hyper::Method;
 
 use super::call::Call;
-use super::error::ApiError;
 use super::reply::Reply;
-use super::system;
+use super::{containers, events, images, networks, system};
+use crate::error::ApiError;
 
 type Function = fn(Call) -> BoxFuture<'static, Result<Reply, ApiError>>;
 
@@ -45,6 +45,31 @@ static ROUTES: &[Route] = &[
     row!(HEAD "/_ping" => system::ping),
     row!(GET "/version" => system::version),
     row!(GET "/info" => system::info),
+    row!(GET "/events" => events::follow),
+    // Containers
+    row!(GET "/containers/json" => containers::list::list),
+    row!(POST "/containers/create" => containers::create::create),
+    row!(GET "/containers/{id}/json" => containers::inspect::inspect),
+    row!(GET "/containers/{id}/logs" => containers::logs::logs),
+    row!(POST "/containers/{id}/start" => containers::lifecycle::start),
+    row!(POST "/containers/{id}/stop" => containers::lifecycle::stop),
+    row!(POST "/containers/{id}/restart" => containers::lifecycle::restart),
+    row!(POST "/containers/{id}/kill" => containers::lifecycle::kill),
+    row!(POST "/containers/{id}/wait" => containers::wait::wait),
+    row!(POST "/containers/{id}/resize" => containers::lifecycle::resize),
+    row!(POST "/containers/{id}/attach" => containers::attach::attach, hijacks),
+    row!(DELETE "/containers/{id}" => containers::lifecycle::remove),
+    // Images
+    row!(GET "/images/json" => images::list),
+    row!(POST "/images/load" => images::load),
+    row!(POST "/images/create" => images::create),
+    row!(GET "/images/{name}/json" => images::inspect),
+    row!(POST "/images/{name}/tag" => images::tag),
+    row!(DELETE "/images/{name}" => images::remove),
+    // Networks
+    row!(GET "/networks" => networks::list),
+    row!(GET "/networks/" => networks::list),
+    row!(GET "/networks/{id}" => networks::inspect),
 ];
 
 /// The row for a request, and what stands in its `{…}`.
@@ -80,5 +105,18 @@ mod tests {
             include_str!("routes.snapshot"),
             "write the new table to routes.snapshot if it is meant"
         );
+    }
+
+    #[test]
+    fn names_may_have_slashes_and_the_first_row_wins() {
+        let found = |method, path| find(&method, path).map(|(route, name)| (route.path, name));
+        assert_eq!(
+            found(Method::GET, "/images/localhost:5000/a/b:c/json"),
+            Some(("/images/{name}/json", "localhost:5000/a/b:c".into()))
+        );
+        assert_eq!(found(Method::GET, "/containers/json"), Some(("/containers/json", String::new())));
+        assert_eq!(found(Method::DELETE, "/containers/web"), Some(("/containers/{id}", "web".into())));
+        assert_eq!(found(Method::GET, "/containers/web"), None);
+        assert_eq!(found(Method::POST, "/nothing"), None);
     }
 }

@@ -12,12 +12,12 @@ use tokio::net::{UnixListener, UnixStream};
 use tracing::{Instrument, debug, error, info_span, warn};
 
 use super::call::Call;
-use super::error::{ApiError, ErrorKind};
 use super::form::{self, Form};
 use super::hijack::{ConnectionIo, Hijacker, closing};
 use super::reply::{self, Reply};
 use super::{routes, version};
 use crate::engine::Engine;
+use crate::error::{ApiError, ErrorKind};
 
 /// Serves clients until the listener fails for good; ends only by being dropped.
 pub(crate) async fn serve(listener: UnixListener, engine: Arc<Engine>) {
@@ -44,7 +44,7 @@ async fn connection(socket: UnixStream, engine: Arc<Engine>) {
     });
     let mut connection = http1::Builder::new().title_case_headers(true).serve_connection(io, service);
     if let Err(error) = poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
-        debug!(error = %super::error::chain(&error), "connection ended");
+        debug!(error = %crate::error::chain(&error), "connection ended");
     }
     let parts = connection.into_parts();
     if let Some(takeover) = hijacker.takeover() {

@@ -9,10 +9,11 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 
 use super::call::Call;
-use super::error::ApiError;
 use super::reply::{self, Reply, ReplyBody};
 use super::version;
+use crate::containers::Handle;
 use crate::engine::Engine;
+use crate::error::ApiError;
 use crate::system::{self, Host};
 
 /// `GET|HEAD /_ping`: alive, and what a client must know before it says anything else.
@@ -87,8 +88,14 @@ fn describe(engine: &Engine) -> Info {
             warnings.push(warning.to_owned());
         }
     }
+    let states: Vec<bool> = engine.containers.all().iter().map(Handle::is_running).collect();
+    let running = states.iter().filter(|running| **running).count();
     Info {
         id: engine.id.clone(),
+        containers: states.len(),
+        containers_running: running,
+        containers_stopped: states.len() - running,
+        images: engine.images.list().len(),
         driver: "overlay2".into(),
         driver_status: [("Backing Filesystem", "extfs"), ("Supports d_type", "true"), ("userxattr", "false")]
             .map(|(key, value)| [key.to_owned(), value.to_owned()])

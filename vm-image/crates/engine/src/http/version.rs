@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::error::ApiError;
+use crate::error::ApiError;
 
 /// A version of the Engine API, `1.minor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

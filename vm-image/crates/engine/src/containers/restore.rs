@@ -1,0 +1,254 @@
+//! Starting is recovering: every container is found again by its directory, every running one by its shim.
+//!
+//! The shim has the last word: a container runs if its shim says so; it ended as the shim, or the record that the shim
+//! left, says; and if there is neither, the shim was killed and the container with it. What else lies about (bundles,
+//! directories half removed, layers held for nobody) is removed.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use anyhow::Context;
+use caisson_docker_api::time::Timestamp;
+use caisson_networks::Sandbox;
+use caisson_shim::proto::{ExitRecord, Request as ShimRequest, State as ShimState};
+use tracing::{error, info, warn};
+
+use super::record::{Definition, StoredState};
+use super::shim::{read_record, timestamp};
+use super::state::{Created, Exited, Running, State};
+use super::task::{KILLED, LOST};
+use super::{Containers, Handle, remove};
+use crate::error::chain;
+
+/// A container on disk and what was found of it.
+struct Found {
+    definition: Definition,
+    stored: StoredState,
+    alive: Option<(u32, Timestamp)>,
+    record: Option<ExitRecord>,
+}
+
+impl Containers {
+    /// Finds every container that an engine before this one has left. Called once, before any client.
+    pub(crate) async fn restore(&self) -> anyhow::Result<()> {
+        let mut found = Vec::new();
+        for id in self.ids_on_disk()? {
+            match self.look_at(&id).await {
+                Ok(one) => found.push(one),
+                Err(error) => error!(%id, error = %chain(&error), "unreadable container: left alone"),
+            }
+        }
+        self.clear_bundles(&found)?;
+        let live = found.iter().filter(|one| one.alive.is_some()).map(|one| one.definition.id.clone());
+        let live: Vec<String> = live.collect();
+        let restored = self.ground.networks.restore(&live).await;
+        for lost in restored.iter().flat_map(|one| &one.lost) {
+            error!(error = %chain(lost), "a published port could not be opened again");
+        }
+        let sandboxes: Vec<Sandbox> = restored.into_iter().map(|one| one.sandbox).collect();
+        let mut ended = Vec::new();
+        for one in found {
+            let sandbox = sandboxes.iter().find(|s| s.container == one.definition.id).cloned();
+            ended.extend(self.take_over(one, sandbox));
+        }
+        self.release_layers().await?;
+        for handle in ended {
+            if let Err(error) = handle.remove(&handle.definition.name, false).await {
+                error!(id = handle.definition.short_id(), %error, "could not remove a container after its end");
+            }
+        }
+        info!(containers = self.all().len(), running = live.len(), "containers found");
+        Ok(())
+    }
+
+    /// The ids of the containers' directories. What was being removed is removed.
+    fn ids_on_disk(&self) -> anyhow::Result<Vec<String>> {
+        let root = &self.ground.containers;
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(root).with_context(|| format!("could not read {}", root.display()))? {
+            let path = entry?.path();
+            if path.extension().is_some() {
+                std::fs::remove_dir_all(&path)
+                    .with_context(|| format!("could not remove {}", path.display()))?;
+            } else if let Some(name) = path.file_name() {
+                ids.push(name.to_string_lossy().into_owned());
+            }
+        }
+        Ok(ids)
+    }
+
+    async fn look_at(&self, id: &str) -> io::Result<Found> {
+        let directory = self.ground.directory(id);
+        let definition = match directory.definition() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // It was being made, and nobody was told of it.
+                remove::delete(directory.path())?;
+                return Err(error);
+            }
+            other => other?,
+        };
+        let stored = directory.state()?;
+        let shim = self.ground.shim_of(id);
+        let told = if shim.exists() { shim.state().await.ok() } else { None };
+        let (alive, record) = match told {
+            Some(ShimState::Running { pid, started_at }) => (Some((pid, timestamp(started_at))), None),
+            Some(ShimState::Exited(record)) => (None, Some(record)),
+            Some(ShimState::Created) => {
+                // Its start was asked for and not answered. One that does not listen any more is gone, too.
+                if let Err(error) = shim.order(&ShimRequest::Discard).await {
+                    warn!(%id, %error, "could not discard a shim");
+                }
+                (None, None)
+            }
+            None => (None, read_record(&directory.exit_record())),
+        };
+        Ok(Found { definition, stored, alive, record })
+    }
+
+    /// Removes the bundles of all but those that live.
+    fn clear_bundles(&self, found: &[Found]) -> anyhow::Result<()> {
+        let live: BTreeSet<&str> =
+            found.iter().filter(|one| one.alive.is_some()).map(|one| one.definition.id.as_str()).collect();
+        let root: &Path = &self.ground.shims;
+        for entry in std::fs::read_dir(root).with_context(|| format!("could not read {}", root.display()))? {
+            let entry = entry?;
+            if !entry.file_name().to_str().is_some_and(|name| live.contains(name)) {
+                let path = entry.path();
+                std::fs::remove_dir_all(&path)
+                    .with_context(|| format!("could not remove {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the task of a container; its handle, if it has ended and is to be removed.
+    fn take_over(&self, found: Found, sandbox: Option<Sandbox>) -> Option<Handle> {
+        let Found { definition, stored, alive, record } = found;
+        let id = definition.id.clone();
+        let finished_before = match &stored {
+            StoredState::Exited { finished_at, .. } => *finished_at,
+            _ => Timestamp::ZERO,
+        };
+        let (state, ended) = match alive {
+            Some((pid, started_at)) => {
+                let sandbox = sandbox.unwrap_or_else(|| {
+                    warn!(id = definition.short_id(), "a running container has lost its network");
+                    Sandbox {
+                        container: id.clone(),
+                        netns: None,
+                        endpoints: Vec::new(),
+                        published: Vec::new(),
+                    }
+                });
+                (State::Running(Running { pid, started_at, finished_before, sandbox }), false)
+            }
+            None => settle(stored, record, &self.ground.boot_id),
+        };
+        if let Err(error) = self.register.reserve(&definition.name, &id) {
+            error!(id = definition.short_id(), %error, "two containers of one name");
+        }
+        if let Some(stored) = state.stored(&self.ground.boot_id)
+            && let Err(error) = self.ground.directory(&id).write_state(&stored)
+        {
+            error!(id = definition.short_id(), error = %chain(&error), "could not write a container's state");
+        }
+        let exit_code = state.describe().exit_code;
+        let remove_now = definition.host_config.auto_remove && matches!(state, State::Exited(_));
+        let handle = self.adopt(definition, state);
+        if ended {
+            self.ground.tell(&handle.definition, "die", &[("exitCode", exit_code.to_string())]);
+        }
+        remove_now.then_some(handle)
+    }
+
+    async fn release_layers(&self) -> anyhow::Result<()> {
+        let ids: BTreeSet<String> = self.all().into_iter().map(|h| h.definition.id.clone()).collect();
+        let images = self.ground.images.clone();
+        tokio::task::spawn_blocking(move || images.release_all_but(&|id| ids.contains(id)))
+            .await?
+            .context("could not let go of the images of containers that are gone")
+    }
+}
+
+/// The state of a container that does not run, and whether it ended unseen.
+fn settle(stored: StoredState, record: Option<ExitRecord>, boot_id: &str) -> (State, bool) {
+    match (stored, record) {
+        (StoredState::Created { exit_code, error }, None) => {
+            (State::Created(Created { exit_code, error }), false)
+        }
+        (StoredState::Created { .. }, Some(record)) => match record.failure {
+            Some(failure) => {
+                let created = Created { exit_code: record.code, error: failure.message };
+                (State::Created(created), false)
+            }
+            None => (State::Exited(exited(timestamp(record.finished_at), record)), true),
+        },
+        (StoredState::Running { started_at, .. }, Some(record)) => {
+            (State::Exited(exited(started_at, record)), true)
+        }
+        (StoredState::Running { started_at, boot_id: then, .. }, None) => {
+            let exited = Exited {
+                started_at,
+                finished_at: Timestamp::now(),
+                exit_code: if then == boot_id { KILLED } else { LOST },
+                oom_killed: false,
+                error: String::new(),
+            };
+            (State::Exited(exited), true)
+        }
+        (StoredState::Exited { started_at, finished_at, exit_code, oom_killed, error }, _) => {
+            (State::Exited(Exited { started_at, finished_at, exit_code, oom_killed, error }), false)
+        }
+    }
+}
+
+fn exited(started_at: Timestamp, record: ExitRecord) -> Exited {
+    Exited {
+        started_at,
+        finished_at: timestamp(record.finished_at),
+        exit_code: record.code,
+        oom_killed: record.oom_killed,
+        error: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use caisson_shim::proto::UnixNanos;
+
+    use super::*;
+
+    fn running() -> StoredState {
+        StoredState::Running { pid: 1, started_at: Timestamp::from_unix_nanos(1), boot_id: "now".into() }
+    }
+
+    fn code(stored: StoredState, record: Option<ExitRecord>, boot_id: &str) -> (i32, bool) {
+        let (state, ended) = settle(stored, record, boot_id);
+        (state.describe().exit_code, ended)
+    }
+
+    #[test]
+    fn an_end_that_nobody_saw_is_told_by_its_record_or_by_custom() {
+        let record = ExitRecord { code: 3, finished_at: UnixNanos(5), oom_killed: false, failure: None };
+        assert_eq!(code(running(), Some(record.clone()), "now"), (3, true));
+        assert_eq!(code(running(), None, "now"), (137, true));
+        assert_eq!(code(running(), None, "later"), (255, true));
+        let created = StoredState::Created { exit_code: 0, error: String::new() };
+        assert_eq!(code(created.clone(), Some(record), "now"), (3, true));
+        assert_eq!(code(created, None, "now"), (0, false));
+    }
+
+    #[test]
+    fn an_end_that_was_seen_stays_what_it_was() {
+        let stored = StoredState::Exited {
+            started_at: Timestamp::ZERO,
+            finished_at: Timestamp::ZERO,
+            exit_code: 7,
+            oom_killed: false,
+            error: String::new(),
+        };
+        let record = ExitRecord { code: 3, finished_at: UnixNanos(5), oom_killed: false, failure: None };
+        assert_eq!(code(stored, Some(record), "now"), (7, false));
+    }
+}

@@ -1,0 +1,217 @@
+//! The engine's end of a container's shim: make its bundle, start it, talk to it, find it again.
+//!
+//! Everything about a running container goes through its socket, `<bundle>/shim.sock`; see `caisson_shim::proto`. The
+//! engine that started a shim is its parent and reaps it; one that found it again sees its end on the connection on
+//! which it waits, which the kernel closes whatever way the shim ends.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use caisson_docker_api::time::Timestamp;
+use caisson_guest_proto::{read_frame, write_frame};
+use caisson_shim::ShimConfig;
+use caisson_shim::config::{CONFIG_FILE, LISTENER_FD, LOG_FILE, SOCKET_FILE, SPEC_FILE};
+use caisson_shim::proto::{ExitRecord, Reply, Request, StartFailure, UnixNanos};
+use caisson_sys::spawn::{Detached, detached};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+use serde::Serialize;
+use tokio::net::UnixStream;
+use tracing::{debug, warn};
+
+use crate::error::{ApiError, chain};
+use crate::readiness::watched;
+
+/// How long a shim may take to answer what it answers at once.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a start may take: the runtime's work, with a slow disk below it.
+const STARTS_WITHIN: Duration = Duration::from_secs(120);
+/// How long a shim may take to exit once its container has ended.
+const EXITS_WITHIN: Duration = Duration::from_secs(10);
+
+/// A container's bundle and the shim in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Shim {
+    bundle: PathBuf,
+}
+
+/// A shim's process, to be waited for by whoever started it.
+pub(crate) struct ShimProcess {
+    shim: Shim,
+    pid: Pid,
+}
+
+/// What came of a start.
+pub(crate) type Started = Result<(u32, Timestamp), StartFailure>;
+
+impl Shim {
+    pub(crate) fn new(shims: &Path, id: &str) -> Self {
+        Self { bundle: shims.join(id) }
+    }
+
+    /// Whether there is or was one.
+    pub(crate) fn exists(&self) -> bool {
+        self.bundle.exists()
+    }
+
+    /// Makes the bundle and starts the shim, which then waits for requests. Blocks for as long as small files on a
+    /// memory file system and a `posix_spawn` take.
+    pub(crate) fn spawn(
+        &self,
+        program: &Path,
+        spec: &impl Serialize,
+        config: &ShimConfig,
+    ) -> io::Result<ShimProcess> {
+        self.clear()?;
+        std::fs::create_dir_all(&self.bundle)?;
+        std::fs::write(self.bundle.join(SPEC_FILE), serde_json::to_vec(spec)?)?;
+        std::fs::write(self.bundle.join(CONFIG_FILE), serde_json::to_vec(config)?)?;
+        let listener = UnixListener::bind(self.bundle.join(SOCKET_FILE))?;
+        let log = File::create(self.bundle.join(LOG_FILE))?;
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let pid = detached(&Detached {
+            program,
+            arguments: &[self.bundle.as_os_str()],
+            descriptors: &[
+                (null.as_fd(), 0),
+                (null.as_fd(), 1),
+                (log.as_fd(), 2),
+                (listener.as_fd(), LISTENER_FD),
+            ],
+        })?;
+        Ok(ShimProcess { shim: self.clone(), pid })
+    }
+
+    /// Removes the bundle.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        match std::fs::remove_dir_all(&self.bundle) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs the container. An error is the shim's own failure, not the container's.
+    pub(crate) async fn start(&self) -> io::Result<Started> {
+        match tokio::time::timeout(STARTS_WITHIN, self.ask(&Request::Start)).await?? {
+            Reply::Started { pid, started_at } => Ok(Ok((pid, timestamp(started_at)))),
+            Reply::Failed(failure) => Ok(Err(failure)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// A connection that carries the container's streams from now on.
+    pub(crate) async fn attach(&self, stdin: bool, stdout: bool, stderr: bool) -> io::Result<UnixStream> {
+        let request = Request::Attach { stdin, stdout, stderr };
+        let (reply, stream) = tokio::time::timeout(ANSWERS_WITHIN, self.exchange(&request)).await??;
+        match reply {
+            Reply::Attached => Ok(stream),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Asks for something that is done at once.
+    pub(crate) async fn order(&self, request: &Request) -> Result<(), ApiError> {
+        match tokio::time::timeout(ANSWERS_WITHIN, self.ask(request)).await {
+            Ok(Ok(Reply::Done)) => Ok(()),
+            Ok(Ok(Reply::Refused { message })) => Err(ApiError::conflict(message)),
+            Ok(Ok(other)) => Err(ApiError::from_chain("the shim failed", &unexpected(other))),
+            Ok(Err(error)) => Err(ApiError::from_chain("the shim does not answer", &error)),
+            Err(error) => Err(ApiError::from_chain("the shim does not answer", &error)),
+        }
+    }
+
+    /// Where the container stands, by its shim; an error if there is no shim.
+    pub(crate) async fn state(&self) -> io::Result<caisson_shim::proto::State> {
+        match tokio::time::timeout(ANSWERS_WITHIN, self.ask(&Request::State)).await?? {
+            Reply::State(state) => Ok(state),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Returns when the container has ended: how, if the shim or the record that it left says so.
+    pub(crate) async fn ended(&self, record: &Path) -> Option<ExitRecord> {
+        match self.ask(&Request::Wait).await {
+            Ok(Reply::Exited(record)) => return Some(record),
+            Ok(other) => warn!(error = %unexpected(other), "asked a shim for its container's end"),
+            Err(error) => debug!(%error, "a shim went without a word"),
+        }
+        read_record(record)
+    }
+
+    async fn ask(&self, request: &Request) -> io::Result<Reply> {
+        Ok(self.exchange(request).await?.0)
+    }
+
+    async fn exchange(&self, request: &Request) -> io::Result<(Reply, UnixStream)> {
+        let mut stream = UnixStream::connect(self.bundle.join(SOCKET_FILE)).await?;
+        write_frame(&mut stream, request).await.map_err(io::Error::other)?;
+        let reply = read_frame(&mut stream).await.map_err(io::Error::other)?;
+        let reply = reply.ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok((reply, stream))
+    }
+
+    /// What the shim said to nobody: why it failed.
+    pub(crate) fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(self.bundle.join(LOG_FILE)).unwrap_or_default();
+        log.lines().last().unwrap_or_default().to_owned()
+    }
+}
+
+impl ShimProcess {
+    /// Waits for the shim's exit, reaps it and removes its bundle.
+    pub(crate) async fn finish(self) {
+        match tokio::time::timeout(EXITS_WITHIN, reap(self.pid)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, pid = %self.pid, "could not reap a shim"),
+            Err(_) => {
+                warn!(pid = %self.pid, "a shim does not exit; killing it");
+                if let Err(error) = rustix::process::kill_process(self.pid, rustix::process::Signal::KILL) {
+                    warn!(%error, pid = %self.pid, "could not kill a shim");
+                }
+                if let Err(error) = reap(self.pid).await {
+                    warn!(%error, pid = %self.pid, "could not reap a shim");
+                }
+            }
+        }
+        if let Err(error) = self.shim.clear() {
+            warn!(error = %chain(&error), bundle = %self.shim.bundle.display(), "could not remove a bundle");
+        }
+    }
+}
+
+/// Waits for a child without blocking a thread. The pid is ours until it is reaped here.
+async fn reap(pid: Pid) -> io::Result<()> {
+    let pidfd = watched(pidfd_open(pid, PidfdFlags::NONBLOCK)?)?;
+    loop {
+        let mut ready = pidfd.readable().await?;
+        if waitid(WaitId::PidFd(pidfd.get_ref().as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?
+            .is_some()
+        {
+            return Ok(());
+        }
+        ready.clear_ready();
+    }
+}
+
+/// The record that a shim leaves of its container's end.
+pub(crate) fn read_record(path: &Path) -> Option<ExitRecord> {
+    let text = std::fs::read(path).ok()?;
+    serde_json::from_slice(&text)
+        .inspect_err(|error| warn!(%error, path = %path.display(), "unreadable exit record"))
+        .ok()
+}
+
+/// A shim's moment in the API's terms.
+pub(crate) fn timestamp(at: UnixNanos) -> Timestamp {
+    Timestamp::from_unix_nanos(i64::try_from(at.0).unwrap_or(i64::MAX))
+}
+
+fn unexpected(reply: Reply) -> io::Error {
+    match reply {
+        Reply::Refused { message } => io::Error::other(message),
+        other => io::Error::other(format!("unexpected answer {other:?}")),
+    }
+}

@@ -1,0 +1,75 @@
+//! Start, stop, restart, kill, resize, remove: calls that answer without a body.
+
+use hyper::StatusCode;
+
+use crate::containers::signal::{KILL, SignalNumber};
+use crate::containers::stop::StopOptions;
+use crate::error::ApiError;
+use crate::http::call::Call;
+use crate::http::form::Form;
+use crate::http::reply::{self, Reply};
+
+pub(crate) async fn start(call: Call) -> Result<Reply, ApiError> {
+    call.engine.containers.find(&call.name)?.start().await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+pub(crate) async fn stop(call: Call) -> Result<Reply, ApiError> {
+    let options = stop_options(&call.form)?;
+    call.engine.containers.find(&call.name)?.stop(&options).await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+pub(crate) async fn restart(call: Call) -> Result<Reply, ApiError> {
+    let options = stop_options(&call.form)?;
+    let handle = call.engine.containers.find(&call.name)?;
+    handle
+        .restart(&options)
+        .await
+        .map_err(|e| e.within(&format!("Cannot restart container {}", call.name)))?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+fn stop_options(form: &Form) -> Result<StopOptions, ApiError> {
+    let signal = match form.get("signal") {
+        "" => None,
+        text => Some(SignalNumber::parse(text)?),
+    };
+    Ok(StopOptions { signal, timeout: form.int("t")? })
+}
+
+pub(crate) async fn kill(call: Call) -> Result<Reply, ApiError> {
+    let within = |e: ApiError| e.within(&format!("cannot kill container: {}", call.name));
+    let handle = call.engine.containers.find(&call.name).map_err(within)?;
+    let signal = match call.form.get("signal") {
+        "" => KILL,
+        text => SignalNumber::parse(text).map_err(within)?,
+    };
+    handle.kill(signal).await.map_err(within)?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+pub(crate) async fn resize(call: Call) -> Result<Reply, ApiError> {
+    let size = |name: &str, what: &str| {
+        let text = call.form.get(name);
+        let bad = |why: &str| ApiError::invalid(format!("invalid resize {what} {text:?}: {why}"));
+        match text.parse::<u32>() {
+            Ok(number) => u16::try_from(number).map_err(|_| bad("value out of range")),
+            Err(_) if text.is_empty() => Ok(0),
+            Err(_) => Err(bad("invalid syntax")),
+        }
+    };
+    let (rows, cols) = (size("h", "height")?, size("w", "width")?);
+    call.engine.containers.find(&call.name)?.resize(rows, cols).await?;
+    Ok(reply::empty(StatusCode::OK))
+}
+
+pub(crate) async fn remove(call: Call) -> Result<Reply, ApiError> {
+    if call.form.bool("link") {
+        return Err(ApiError::not_implemented("links are not supported by this version of Caisson"));
+    }
+    // `v` asks for the removal of anonymous volumes, of which there are none.
+    let handle = call.engine.containers.find(&call.name)?;
+    handle.remove(&call.name, call.form.bool("force")).await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
