@@ -54,7 +54,7 @@ async fn start() -> Result<(), ApiError> {
 
 fn program() -> io::Result<PathBuf> {
     let name = format!("caisson-host{}", env::consts::EXE_SUFFIX);
-    Ok(env::current_exe()?.canonicalize()?.with_file_name(name))
+    Ok(caisson_os::program()?.with_file_name(name))
 }
 
 fn spawn(program: &PathBuf) -> io::Result<Child> {

@@ -5,7 +5,6 @@ use caisson_machine::{Limits, MachineConfig};
 use caisson_os::Dirs;
 use clap::Parser;
 use std::{
-    env,
     net::SocketAddr,
     num::NonZero,
     path::{Path, PathBuf},

@@ -4,7 +4,7 @@ use anyhow::Context;
 use caisson_os::Dirs;
 use std::{
     fs::{self, File},
-    io,
+    io::{self, IsTerminal},
     path::Path,
     sync::Mutex,
 };
@@ -15,7 +15,9 @@ pub(crate) fn start(dirs: &Dirs, to_terminal: bool) -> anyhow::Result<()> {
     let path = dirs.daemon_log();
     let file = begin(&path).with_context(|| format!("cannot begin the log {}", path.display()))?;
     let in_file = fmt::layer().with_ansi(false).with_writer(Mutex::new(file)).with_filter(filter());
-    let on_terminal = to_terminal.then(|| fmt::layer().with_writer(io::stderr).with_filter(filter()));
+    let on_terminal = to_terminal.then(|| {
+        fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).with_filter(filter())
+    });
     tracing_subscriber::registry().with(in_file).with(on_terminal).init();
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a task of the daemon's panicked")));
     Ok(())

@@ -22,7 +22,7 @@ pub use dirs::{Dirs, DirsError, Endpoint};
 pub use docker_context::{ContextError, DockerContexts};
 pub use lock::{LockError, ProcessLock};
 pub use process::{
-    Holder, detach_from_terminal, holder_of_tcp_port, platform, raise_file_limit, silence_output,
+    Holder, detach_from_terminal, holder_of_tcp_port, platform, program, raise_file_limit, silence_output,
     spawn_detached,
 };
 pub use tail::{Follow, tail_lines};

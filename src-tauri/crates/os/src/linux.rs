@@ -10,7 +10,7 @@ use std::{
 };
 
 pub(crate) use crate::unix::{
-    detach_from_terminal, docker_host, is_private, make_private, raise_file_limit, silence_output,
+    detach_from_terminal, docker_host, is_private, make_private, program, raise_file_limit, silence_output,
     spawn_detached,
 };
 

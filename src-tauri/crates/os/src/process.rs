@@ -4,6 +4,7 @@ use crate::imp;
 use std::{
     fmt, io,
     net::SocketAddr,
+    path::PathBuf,
     process::{Child, Command},
 };
 
@@ -43,6 +44,11 @@ pub fn spawn_detached(command: &mut Command) -> io::Result<Child> {
 /// Leaves the terminal that the parent was started from, so that its end and its Ctrl-C are not ours.
 pub fn detach_from_terminal() -> io::Result<()> {
     imp::detach_from_terminal()
+}
+
+/// The file of this program: what belongs to it lies beside.
+pub fn program() -> io::Result<PathBuf> {
+    imp::program()
 }
 
 /// Says nothing more on standard output and error, whose readers may be gone.

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command},
 };
 
@@ -37,6 +37,11 @@ pub(crate) fn spawn_detached(command: &mut Command) -> io::Result<Child> {
 pub(crate) fn detach_from_terminal() -> io::Result<()> {
     rustix::process::setsid()?;
     Ok(())
+}
+
+/// This program's file, with links resolved: what belongs to it lies beside the file, not beside the link.
+pub(crate) fn program() -> io::Result<PathBuf> {
+    std::env::current_exe()?.canonicalize()
 }
 
 /// Leads standard output and error nowhere.

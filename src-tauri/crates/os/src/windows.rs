@@ -58,6 +58,11 @@ pub(crate) fn detach_from_terminal() -> io::Result<()> {
     Ok(())
 }
 
+/// This program's file; not canonicalised, which would give it a `\\?\` that nobody wants to read.
+pub(crate) fn program() -> io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
 /// A write to a pipe that nobody reads fails and does no more.
 pub(crate) fn silence_output() -> io::Result<()> {
     Ok(())
