@@ -69,9 +69,7 @@ fn image(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(dir) = named {
         return std::path::absolute(dir).with_context(|| format!("no such directory: {}", dir.display()));
     }
-    let program = env::current_exe()
-        .and_then(|path| path.canonicalize())
-        .context("cannot tell where this program is")?;
+    let program = caisson_os::program().context("cannot tell where this program is")?;
     let Some(prefix) = program.parent().and_then(Path::parent) else {
         bail!("{} is in no directory with an image beside it", program.display());
     };
