@@ -87,7 +87,7 @@ impl Containers {
             keep_at_end: false,
             definition,
         };
-        let span = info_span!("container", id = handle.definition.short_id());
+        let span = info_span!(parent: None, "container", id = handle.definition.short_id());
         tokio::spawn(task.run(requests).instrument(span));
         self.register.add(handle.clone());
         handle

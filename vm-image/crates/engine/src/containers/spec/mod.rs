@@ -202,9 +202,9 @@ mod tests {
             let all = linux.namespaces().clone().unwrap();
             all.iter().map(|n| n.typ().to_string()).collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(kinds(HostConfig::default()), "mount network uts pid ipc cgroup");
+        assert_eq!(kinds(HostConfig::default()), "mnt net uts pid ipc cgroup");
         let host = HostConfig { pid_mode: "host".into(), ipc_mode: "host".into(), ..HostConfig::default() };
-        assert_eq!(kinds(host), "mount network uts cgroup");
+        assert_eq!(kinds(host), "mnt net uts cgroup");
     }
 
     #[test]
