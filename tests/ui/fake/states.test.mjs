@@ -1,4 +1,4 @@
-// Every state of every page, in both themes and both languages: it says what it should, it breaks no WCAG rule, and a
+// Every state of every page, light in English and dark in Korean: it says what it should, it breaks no WCAG rule, and a
 // screenshot is kept for people to look at.
 import { after, before, test } from "node:test";
 import { openPages } from "../lib/pages.mjs";

@@ -35,7 +35,7 @@ const stages: Record<BootStage, { name: () => string; text: () => string }> = {
 const failures: Record<FailureCode, { text: () => string; remedy: () => string }> = {
   image_unusable: { text: m.failure_image_unusable, remedy: m.failure_image_unusable_remedy },
   data_disk_unusable: { text: m.failure_data_disk_unusable, remedy: m.failure_data_disk_unusable_remedy },
-  data_disk_full: { text: m.failure_data_disk_full, remedy: m.failure_data_disk_full_remedy },
+  engine_failed: { text: m.failure_engine_failed, remedy: m.failure_engine_failed_remedy },
   host_disk_full: { text: m.failure_host_disk_full, remedy: m.failure_host_disk_full_remedy },
   program_missing: { text: m.failure_program_missing, remedy: m.failure_program_missing_remedy },
   feature_missing: { text: m.failure_feature_missing, remedy: m.failure_feature_missing_remedy },

@@ -67,6 +67,15 @@ class FakeHost implements Host {
     const nowS = Date.now() / 1_000
     const made = scenario === 'empty' ? [] : scenario === 'many' ? MANY : SOME
     this.#list = made.map((one) => summary(one, nowS))
+    // A test takes the daemon away and brings it back.
+    addEventListener('fake-daemon', (event) => this.#daemon((event as CustomEvent<'gone' | 'back'>).detail))
+  }
+
+  #daemon(is: 'gone' | 'back'): void {
+    this.#scenario = is === 'gone' ? 'unreachable' : 'running'
+    if (is === 'back') return
+    for (const watcher of this.#watchers) watcher.end(new HostError(UNREACHABLE))
+    this.#watchers.clear()
   }
 
   async call<K extends CallName>(name: K, ...[args]: CallArgs<K>): Promise<Calls[K]['reply']> {
