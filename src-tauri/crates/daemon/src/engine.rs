@@ -58,8 +58,13 @@ impl Engine {
     /// Asks for JSON.
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
         let body = self.request(Method::GET, path).await?.into_body();
-        serde_json::from_slice(&whole(body).await?)
-            .map_err(|error| ApiError::from_error(ErrorCode::EngineFailed, &error))
+        serde_json::from_slice(&whole(body).await?).map_err(|error| {
+            ApiError::new(
+                ErrorCode::EngineFailed,
+                format!("the engine's answer to {path} cannot be understood"),
+            )
+            .with_detail(error.to_string())
+        })
     }
 
     /// Asks for anything. An answer that is an error is one here, too; "not modified" is not.
@@ -115,5 +120,7 @@ async fn refused(status: StatusCode, body: Incoming) -> ApiError {
 }
 
 fn broken(error: &(dyn Error + 'static)) -> ApiError {
-    ApiError::from_error(ErrorCode::EngineFailed, error)
+    let text = ApiError::from_error(ErrorCode::EngineFailed, error);
+    let detail = text.detail.map_or(text.message.clone(), |causes| format!("{}: {causes}", text.message));
+    ApiError::new(ErrorCode::EngineFailed, "the connection to the engine broke").with_detail(detail)
 }

@@ -19,8 +19,9 @@ const EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%7D";
 /// Events come in bursts: a `docker run --rm` makes six.
 const BURST: Duration = Duration::from_millis(100);
 
-/// What passes before an engine that broke off is asked again.
-const PAUSE: Duration = Duration::from_secs(1);
+/// What passes before an engine that broke off is asked again: twice as long each time, until it has listed containers.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Publishes the containers for as long as the machine is watched; nothing while the engine does not answer.
 pub(crate) async fn watch_containers(
@@ -28,15 +29,19 @@ pub(crate) async fn watch_containers(
     mut machine: Receiver<MachineStatus>,
     publish: Sender<Option<Vec<ContainerSummary>>>,
 ) {
+    let mut pause = FIRST_PAUSE;
     while machine.wait_for(answers).await.is_ok() {
         let mut until = machine.clone();
         tokio::select! {
-            Err(error) = follow(&engine, &publish) => warn!(%error, detail = ?error.detail, "lost the engine's events"),
+            ended = follow(&engine, &publish) => if let Err(error) = ended {
+                warn!(%error, detail = ?error.detail, "lost the engine's events");
+            },
+            // Either way it answers no longer.
             _ = until.wait_for(|status| !answers(status)) => {}
-            else => {}
         }
-        publish.send_replace(None);
-        sleep(PAUSE).await;
+        let listed = publish.send_replace(None).is_some();
+        pause = if listed { FIRST_PAUSE } else { LONGEST_PAUSE.min(pause * 2) };
+        sleep(pause).await;
     }
 }
 
