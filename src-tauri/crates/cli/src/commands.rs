@@ -44,7 +44,7 @@ async fn start(dirs: &Dirs, use_context: bool, json: bool) -> Result<ExitCode, A
     if use_context {
         put_in_use(&status)?;
     }
-    report::print(json, &status, || report::started(&status));
+    report::print(json, &status, || report::status(Some(&status)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -52,7 +52,7 @@ async fn restart(dirs: &Dirs, json: bool) -> Result<ExitCode, ApiError> {
     let client = connect_or_start(dirs).await?;
     let restarted = client.machine_restart();
     let status = boot(&client, restarted, json).await?;
-    report::print(json, &status, || report::started(&status));
+    report::print(json, &status, || report::status(Some(&status)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -95,7 +95,7 @@ async fn stop(dirs: &Dirs, machine_only: bool, json: bool) -> Result<ExitCode, A
     if json {
         status(dirs, json).await?;
     } else {
-        println!("{text}");
+        report::say(text);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! How a boot goes, while it goes: a line a stage. On a terminal the line of the stage at hand is kept up to date.
 
-use crate::report::seconds;
+use crate::report::{say, seconds};
 use caisson_app_api::{
     ApiError, Client, Event, MachineState, MachineStatus, StageProgress, StageStatus, Subscription,
 };
@@ -81,7 +81,7 @@ impl Lines {
             |stage: &&StageStatus| matches!(stage.progress, StageProgress::Done | StageProgress::Failed);
         for stage in status.stages.iter().skip(self.told).take_while(over) {
             self.clear();
-            println!("{}", line(stage));
+            say(&line(stage));
             self.told += 1;
         }
         let active = status.stages.iter().find(|stage| stage.progress == StageProgress::Active);
@@ -94,22 +94,21 @@ impl Lines {
 
     fn tick(&self) {
         if let (true, Some((stage, since))) = (self.terminal, &self.active) {
-            print!("{CLEAR_LINE}  …  {}  {}", stage.text, seconds(since.elapsed()));
-            flush();
+            draw(&format!("{CLEAR_LINE}  …  {}  {}", stage.text, seconds(since.elapsed())));
         }
     }
 
     fn clear(&self) {
         if self.terminal {
-            print!("{CLEAR_LINE}");
-            flush();
+            draw(CLEAR_LINE);
         }
     }
 }
 
 /// That a terminal could not be written to is no reason to stop waiting for the machine.
-fn flush() {
-    let _ = io::stdout().flush();
+fn draw(text: &str) {
+    let mut screen = io::stdout();
+    let _ = screen.write_all(text.as_bytes()).and_then(|()| screen.flush());
 }
 
 /// The final line of a stage.

@@ -5,25 +5,32 @@ use caisson_app_api::{
     PortProtocol, Version,
 };
 use serde::Serialize;
-use std::time::Duration;
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
-/// Prints `value` as JSON or lets `text` print it for people.
-pub(crate) fn print(json: bool, value: &impl Serialize, text: impl FnOnce()) {
-    if json { print_json(value) } else { text() }
+/// Prints `value` as JSON, or else what people read.
+pub(crate) fn print(json: bool, value: &impl Serialize, lines: impl FnOnce() -> Vec<String>) {
+    let lines = if json { vec![json_text(value)] } else { lines() };
+    for line in lines {
+        say(&line);
+    }
 }
 
-fn print_json(value: &impl Serialize) {
-    match serde_json::to_string_pretty(value) {
-        Ok(text) => println!("{text}"),
-        Err(error) => eprintln!("error: this has no JSON form: {error}"),
-    }
+/// Prints a line. Whoever read our output may have seen enough (`caisson status | head -1`), which is no failure.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+fn json_text(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{ \"error\": \"{error}\" }}"))
 }
 
 /// Tells why a command failed: on standard error, or as `{"error": …}`.
 pub(crate) fn error(error: &ApiError, json: bool) {
     if json {
-        print_json(&serde_json::json!({ "error": error }));
-        return;
+        return say(&json_text(&serde_json::json!({ "error": error })));
     }
     eprintln!("error: {}", error.message);
     for line in error.detail.iter().flat_map(|detail| detail.lines()) {
@@ -34,66 +41,60 @@ pub(crate) fn error(error: &ApiError, json: bool) {
 /// The error of a boot that failed, with what the status knows of it.
 pub(crate) fn with_failure(error: ApiError, status: &MachineStatus) -> ApiError {
     match &status.state {
-        MachineState::Failed { failure } => {
-            let lines: Vec<String> = failure_lines(failure).collect();
-            error.with_detail(lines.join("\n"))
-        }
+        MachineState::Failed { failure } => error.with_detail(failure_lines(failure).join("\n")),
         _ => error,
     }
 }
 
 /// What can be done, and the end of the console.
-fn failure_lines(failure: &Failure) -> impl Iterator<Item = String> + '_ {
+fn failure_lines(failure: &Failure) -> Vec<String> {
     let remedy = failure.remedy.iter().map(|remedy| format!("what to do: {remedy}"));
     let console = failure.console_tail.lines().map(|line| format!("console: {line}"));
-    remedy.chain(console)
+    remedy.chain(console).collect()
 }
 
-/// After a start.
-pub(crate) fn started(status: &MachineStatus) {
-    state(status);
-    notices(status);
-    endpoints(status);
-}
-
-/// `caisson status`; without a status there is no daemon.
-pub(crate) fn status(status: Option<&MachineStatus>) {
+/// `caisson status`, and what is said after a start; without a status there is no daemon.
+pub(crate) fn status(status: Option<&MachineStatus>) -> Vec<String> {
     let Some(status) = status else {
-        println!("The machine is off; the host daemon is not running.");
-        return;
+        return vec!["The machine is off; the host daemon is not running.".to_owned()];
     };
-    state(status);
-    if let MachineState::Failed { failure } = &status.state {
-        failure_lines(failure).for_each(|line| println!("  {line}"));
+    let mut details = Vec::new();
+    match &status.state {
+        MachineState::Running { engine: EngineState::Restarting { status, .. }, .. } => {
+            details.push(format!("The container engine ended ({status}) and is starting again."));
+        }
+        MachineState::Failed { failure } => details = failure_lines(failure),
+        MachineState::Stopped
+        | MachineState::Preparing
+        | MachineState::Booting { .. }
+        | MachineState::Running { .. }
+        | MachineState::Stopping => {}
     }
-    notices(status);
-    endpoints(status);
+    details.extend(notices(status));
+    details.push(format!("docker socket   {}", status.docker_host));
+    details.push(format!("docker context  {}", status.docker_context));
+    let details = details.into_iter().map(|line| format!("  {line}"));
+    std::iter::once(state(status)).chain(details).collect()
 }
 
-fn state(status: &MachineStatus) {
+fn state(status: &MachineStatus) -> String {
     match &status.state {
-        MachineState::Stopped => println!("The machine is off."),
-        MachineState::Preparing => println!("The machine is being prepared."),
+        MachineState::Stopped => "The machine is off.".to_owned(),
+        MachineState::Preparing => "The machine is being prepared.".to_owned(),
         MachineState::Booting { stage } => {
             let text = status
                 .stages
                 .iter()
                 .find(|known| known.stage == *stage)
                 .map_or("", |known| known.text.as_str());
-            println!("The machine is starting: {text}.");
+            format!("The machine is starting: {text}.")
         }
-        MachineState::Running { boot_ms, engine } => {
-            let by = hypervisor(status);
-            println!(
-                "The machine is running ({by}; started in {}).",
-                seconds(Duration::from_millis((*boot_ms).into()))
-            );
-            if let EngineState::Restarting { status, .. } = engine {
-                println!("  The container engine ended ({status}) and is starting again.");
-            }
+        MachineState::Running { boot_ms, .. } => {
+            let took = seconds(Duration::from_millis((*boot_ms).into()));
+            format!("The machine is running ({}; started in {took}).", hypervisor(status))
         }
-        MachineState::Stopping => println!("The machine is stopping."),
-        MachineState::Failed { failure } => println!("The machine failed: {}", failure.message),
+        MachineState::Stopping => "The machine is stopping.".to_owned(),
+        MachineState::Failed { failure } => format!("The machine failed: {}", failure.message),
     }
 }
 
@@ -105,35 +106,30 @@ fn hypervisor(status: &MachineStatus) -> String {
     }
 }
 
-fn notices(status: &MachineStatus) {
+fn notices(status: &MachineStatus) -> Vec<String> {
+    let mut lines = Vec::new();
     for notice in &status.notices {
-        println!("  note: {}", notice.text);
-        if let Some(remedy) = &notice.remedy {
-            println!("        {remedy}");
-        }
+        lines.push(format!("note: {}", notice.text));
+        lines.extend(notice.remedy.iter().map(|remedy| format!("      {remedy}")));
     }
-    if let Some(room) = &status.disk_full {
-        println!("  note: the data disk is full: {} of {} MiB are free", room.free_mib, room.total_mib);
-    }
-}
-
-fn endpoints(status: &MachineStatus) {
-    println!("  docker socket   {}", status.docker_host);
-    println!("  docker context  {}", status.docker_context);
+    lines.extend(status.disk_full.iter().map(|room| {
+        format!("note: the data disk is full: {} of {} MiB are free", room.free_mib, room.total_mib)
+    }));
+    lines
 }
 
 /// `caisson ports`
-pub(crate) fn ports(ports: &[PortForwardStatus]) {
+pub(crate) fn ports(ports: &[PortForwardStatus]) -> Vec<String> {
     if ports.is_empty() {
-        println!("No ports are published.");
-        return;
+        return vec!["No ports are published.".to_owned()];
     }
-    println!("{:<28} {:<14} {:<22} CONNECTIONS", "ADDRESS", "CONTAINER", "TARGET");
-    for port in ports {
+    let head = format!("{:<28} {:<14} {:<22} CONNECTIONS", "ADDRESS", "CONTAINER", "TARGET");
+    let rows = ports.iter().map(|port| {
         let address = format!("{}/{}", host_address(&port.host_ip, port.host_port), protocol(port.protocol));
         let container: String = port.container_id.chars().take(12).collect();
-        println!("{address:<28} {container:<14} {:<22} {}", port.target, port.connections);
-    }
+        format!("{address:<28} {container:<14} {:<22} {}", port.target, port.connections)
+    });
+    std::iter::once(head).chain(rows).collect()
 }
 
 fn host_address(ip: &str, port: u16) -> String {
@@ -149,20 +145,20 @@ fn protocol(protocol: PortProtocol) -> &'static str {
 }
 
 /// `caisson version`
-pub(crate) fn versions(caisson: &str, daemon: Option<&Version>) {
-    println!("caisson       {caisson}");
+pub(crate) fn versions(caisson: &str, daemon: Option<&Version>) -> Vec<String> {
+    let mut lines = vec![format!("caisson       {caisson}")];
     let Some(version) = daemon else {
-        println!("caisson-host  not running");
-        return;
+        lines.push("caisson-host  not running".to_owned());
+        return lines;
     };
-    println!("caisson-host  {} ({}, process {})", version.daemon, version.platform, version.pid);
-    match &version.engine {
-        None => println!("engine        not running"),
-        Some(engine) => println!(
+    lines.push(format!("caisson-host  {} ({}, process {})", version.daemon, version.platform, version.pid));
+    lines.push(version.engine.as_ref().map_or("engine        not running".to_owned(), |engine| {
+        format!(
             "engine        {} (API {} to {}, Linux {}, {})",
             engine.version, engine.min_api_version, engine.api_version, engine.kernel, engine.arch
-        ),
-    }
+        )
+    }));
+    lines
 }
 
 /// A duration as people read it: `2.3 s`.
@@ -173,6 +169,52 @@ pub(crate) fn seconds(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use caisson_app_api::{FailureCode, Notice};
+
+    fn machine(state: MachineState) -> MachineStatus {
+        MachineStatus {
+            state,
+            stages: Vec::new(),
+            notices: vec![Notice { text: "it is slow".into(), remedy: Some("buy a faster one".into()) }],
+            hypervisor: "QEMU".into(),
+            acceleration: Some(Acceleration::Emulated),
+            disk_full: None,
+            docker_host: "unix:///run/d.sock".into(),
+            docker_context: "caisson".into(),
+        }
+    }
+
+    #[test]
+    fn a_running_machine_says_by_what_how_fast_and_where() {
+        let running = MachineState::Running { boot_ms: 6_400, engine: EngineState::Up };
+        let expected = [
+            "The machine is running (QEMU, emulated; started in 6.4 s).",
+            "  note: it is slow",
+            "        buy a faster one",
+            "  docker socket   unix:///run/d.sock",
+            "  docker context  caisson",
+        ];
+        assert_eq!(status(Some(&machine(running))), expected);
+    }
+
+    #[test]
+    fn a_failed_machine_says_what_to_do_and_its_last_words() {
+        let failure = Failure {
+            stage: None,
+            code: FailureCode::ProgramMissing,
+            message: "qemu is not installed".into(),
+            remedy: Some("apt install qemu".into()),
+            console_tail: "one\ntwo".into(),
+        };
+        let lines = status(Some(&machine(MachineState::Failed { failure })));
+        let expected = [
+            "The machine failed: qemu is not installed",
+            "  what to do: apt install qemu",
+            "  console: one",
+            "  console: two",
+        ];
+        assert_eq!(lines[..4], expected);
+    }
 
     #[test]
     fn an_ipv6_address_is_told_apart_from_its_port() {
