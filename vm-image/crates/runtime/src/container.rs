@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use caisson_sys::clone::{Cloned, clone};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::process::Pid;
 
 use crate::cgroup::Cgroup;
@@ -13,6 +12,7 @@ use crate::namespaces::Namespaces;
 use crate::process::{self, Birth, Stdio};
 use crate::rootfs::Rootfs;
 use crate::seccomp;
+use crate::spec::{NamespaceKind, Spec};
 
 /// A container that is to be made.
 #[derive(Debug)]
@@ -55,18 +55,15 @@ impl Container<'_> {
     /// # Errors
     /// With the words that the user is to see.
     pub fn start(&self, stdio: Stdio) -> Result<Running, Failure> {
-        let linux = self.spec.linux().clone().unwrap_or_default();
-        let process =
-            self.spec.process().as_ref().ok_or_else(|| Failure::invalid("the spec has no process"))?;
-        let namespaces = Namespaces::open(linux.namespaces().as_deref().unwrap_or_default())?;
-        let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose();
+        self.spec.refuse_unsupported()?;
+        let linux = &self.spec.linux;
+        let namespaces = Namespaces::open(&linux.namespaces)?;
+        let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose();
         let filter = filter.map_err(|error| Failure::invalid(error.to_string()))?;
-        let cgroup = Cgroup::create(linux.cgroups_path().as_deref(), linux.resources().as_ref())?;
+        let cgroup = Cgroup::create(linux.cgroups_path.as_deref(), &linux.resources)?;
         let birth = Birth {
             id: self.id,
             spec: self.spec,
-            process,
-            linux: &linux,
             rootfs: self.rootfs,
             mount_at: self.mount_at,
             user: self.user,
@@ -81,7 +78,7 @@ impl Container<'_> {
                 pidfd,
                 cgroup,
                 terminal,
-                owns_its_processes: namespaces.is_new(LinuxNamespaceType::Pid),
+                owns_its_processes: namespaces.is_new(NamespaceKind::Pid),
             }),
             Err(failure) => {
                 // What matters to the user is why it failed; a cgroup that stays is removed when the name is used again.

@@ -18,6 +18,7 @@ mod process;
 pub mod profile;
 mod rootfs;
 pub mod seccomp;
+pub mod spec;
 
 pub use container::{Container, Running};
 pub use failure::{Failure, FailureKind};

@@ -3,29 +3,29 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use caisson_sys::clone::namespace;
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::failure::{Context, Failure};
+use crate::spec::{Namespace, NamespaceKind};
 
 /// What to do about each kind of namespace; a kind that is in no list stays the host's.
 #[derive(Debug, Default)]
 pub(crate) struct Namespaces {
-    new: Vec<LinuxNamespaceType>,
-    joined: Vec<(LinuxNamespaceType, OwnedFd)>,
+    new: Vec<NamespaceKind>,
+    joined: Vec<(NamespaceKind, OwnedFd)>,
 }
 
 impl Namespaces {
     /// Opens the ones to join, so that they are there and stay there.
-    pub(crate) fn open(listed: &[LinuxNamespace]) -> Result<Self, Failure> {
+    pub(crate) fn open(listed: &[Namespace]) -> Result<Self, Failure> {
         let mut namespaces = Self::default();
         for entry in listed {
-            let kind = entry.typ();
-            if kind == LinuxNamespaceType::User {
+            let kind = entry.kind;
+            if kind == NamespaceKind::User {
                 return Err(Failure::invalid("user namespaces are not supported"));
             }
-            match entry.path().as_deref().filter(|path| !path.as_os_str().is_empty()) {
+            match entry.path.as_deref().filter(|path| !path.as_os_str().is_empty()) {
                 None => namespaces.new.push(kind),
                 Some(path) => {
                     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
@@ -35,19 +35,19 @@ impl Namespaces {
                 }
             }
         }
-        if !namespaces.new.contains(&LinuxNamespaceType::Mount) {
+        if !namespaces.new.contains(&NamespaceKind::Mount) {
             return Err(Failure::invalid("a container needs a mount namespace of its own"));
         }
         Ok(namespaces)
     }
 
     /// Whether the container has a namespace of this kind that is not the host's.
-    pub(crate) fn has(&self, kind: LinuxNamespaceType) -> bool {
+    pub(crate) fn has(&self, kind: NamespaceKind) -> bool {
         self.is_new(kind) || self.joined.iter().any(|(joined, _)| *joined == kind)
     }
 
     /// Whether the container gets a fresh one.
-    pub(crate) fn is_new(&self, kind: LinuxNamespaceType) -> bool {
+    pub(crate) fn is_new(&self, kind: NamespaceKind) -> bool {
         self.new.contains(&kind)
     }
 
@@ -56,28 +56,28 @@ impl Namespaces {
         self.new.iter().fold(0, |flags, kind| {
             flags
                 | match kind {
-                    LinuxNamespaceType::Mount => namespace::MOUNT,
-                    LinuxNamespaceType::Pid => namespace::PID,
-                    LinuxNamespaceType::Network => namespace::NETWORK,
-                    LinuxNamespaceType::Ipc => namespace::IPC,
-                    LinuxNamespaceType::Uts => namespace::UTS,
-                    LinuxNamespaceType::Time => namespace::TIME,
-                    LinuxNamespaceType::Cgroup | LinuxNamespaceType::User => 0,
+                    NamespaceKind::Mount => namespace::MOUNT,
+                    NamespaceKind::Pid => namespace::PID,
+                    NamespaceKind::Network => namespace::NETWORK,
+                    NamespaceKind::Ipc => namespace::IPC,
+                    NamespaceKind::Uts => namespace::UTS,
+                    NamespaceKind::Time => namespace::TIME,
+                    NamespaceKind::Cgroup | NamespaceKind::User => 0,
                 }
         })
     }
 
     /// In the shim: a pid namespace is joined by the children of who joins it.
     pub(crate) fn join_for_children(&self) -> Result<(), Failure> {
-        self.join(|kind| kind == LinuxNamespaceType::Pid)
+        self.join(|kind| kind == NamespaceKind::Pid)
     }
 
     /// In the container's process.
     pub(crate) fn join_rest(&self) -> Result<(), Failure> {
-        self.join(|kind| kind != LinuxNamespaceType::Pid)
+        self.join(|kind| kind != NamespaceKind::Pid)
     }
 
-    fn join(&self, which: impl Fn(LinuxNamespaceType) -> bool) -> Result<(), Failure> {
+    fn join(&self, which: impl Fn(NamespaceKind) -> bool) -> Result<(), Failure> {
         for (kind, opened) in self.joined.iter().filter(|(kind, _)| which(*kind)) {
             move_into_link_name_space(opened.as_fd(), Some(link_type(*kind)))
                 .context(|| format!("join {kind} namespace"))?;
@@ -86,20 +86,20 @@ impl Namespaces {
     }
 
     #[cfg(test)]
-    pub(crate) fn new_of(kinds: &[LinuxNamespaceType]) -> Self {
+    pub(crate) fn new_of(kinds: &[NamespaceKind]) -> Self {
         Self { new: kinds.to_vec(), joined: Vec::new() }
     }
 }
 
-fn link_type(kind: LinuxNamespaceType) -> LinkNameSpaceType {
+fn link_type(kind: NamespaceKind) -> LinkNameSpaceType {
     match kind {
-        LinuxNamespaceType::Mount => LinkNameSpaceType::Mount,
-        LinuxNamespaceType::Pid => LinkNameSpaceType::ProcessID,
-        LinuxNamespaceType::Network => LinkNameSpaceType::Network,
-        LinuxNamespaceType::Ipc => LinkNameSpaceType::InterProcessCommunication,
-        LinuxNamespaceType::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
-        LinuxNamespaceType::Cgroup => LinkNameSpaceType::ControlGroup,
-        LinuxNamespaceType::User => LinkNameSpaceType::User,
-        LinuxNamespaceType::Time => LinkNameSpaceType::Time,
+        NamespaceKind::Mount => LinkNameSpaceType::Mount,
+        NamespaceKind::Pid => LinkNameSpaceType::ProcessID,
+        NamespaceKind::Network => LinkNameSpaceType::Network,
+        NamespaceKind::Ipc => LinkNameSpaceType::InterProcessCommunication,
+        NamespaceKind::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
+        NamespaceKind::Cgroup => LinkNameSpaceType::ControlGroup,
+        NamespaceKind::User => LinkNameSpaceType::User,
+        NamespaceKind::Time => LinkNameSpaceType::Time,
     }
 }

@@ -25,9 +25,9 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use caisson_runtime::spec::Spec;
 use caisson_shim::ShimConfig;
 use caisson_shim::config::{CONFIG_FILE, LISTENER_FD, SPEC_FILE};
-use oci_spec::runtime::Spec;
 
 use crate::shim::Shim;
 

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use caisson_runtime::spec::Spec;
 use caisson_runtime::{Container, Running, Stdio};
 use caisson_shim::proto::{ExitRecord, Reply, Request, StartFailure, State, UnixNanos};
 use caisson_shim::{ShimConfig, Stdin};
 use caisson_sys::signal;
-use oci_spec::runtime::Spec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -80,8 +80,7 @@ impl Shim {
         spec: Spec,
         listener: UnixListener,
     ) -> anyhow::Result<Self> {
-        let terminal =
-            spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
+        let terminal = spec.process.terminal;
         let outputs = Outputs::new(&config).context("open the log")?;
         Ok(Self {
             bundle,

@@ -3,9 +3,8 @@
 //! The spec speaks version 1; the conversions are runc's (`opencontainers/cgroups`), so that the numbers that `docker inspect` shows mean
 //! the same as under dockerd. Zero is "not set", as Docker has it.
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
-
 use crate::failure::Failure;
+use crate::spec::{BlockIo, Cpu, Memory, Resources, Throttle};
 
 /// One write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,31 +22,22 @@ fn setting(limit: &'static str, controller: &'static str, file: &str, value: imp
 }
 
 /// All writes for these resources, in the order in which they must be made.
-pub(super) fn settings(resources: &LinuxResources) -> Result<Vec<Setting>, Failure> {
-    let mut settings = Vec::new();
-    if let Some(memory) = resources.memory() {
-        settings.extend(memory_settings(memory)?);
-    }
-    if let Some(cpu) = resources.cpu() {
-        settings.extend(cpu_settings(cpu));
-    }
-    if let Some(limit) =
-        resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit).filter(|limit| *limit > 0)
-    {
+pub(super) fn settings(resources: &Resources) -> Result<Vec<Setting>, Failure> {
+    let mut settings = memory_settings(&resources.memory)?;
+    settings.extend(cpu_settings(&resources.cpu)?);
+    if let Some(limit) = set(resources.pids.limit) {
         settings.push(setting("process limit", "pids", "pids.max", limit));
     }
-    if let Some(block) = resources.block_io() {
-        settings.extend(block_settings(block));
-    }
-    for page in resources.hugepage_limits().iter().flatten() {
+    settings.extend(block_settings(&resources.block_io));
+    for page in &resources.hugepage_limits {
         settings.push(setting(
             "huge page limit",
             "hugetlb",
-            &format!("hugetlb.{}.max", page.page_size()),
-            page.limit(),
+            &format!("hugetlb.{}.max", page.page_size),
+            page.limit,
         ));
     }
-    for (file, value) in resources.unified().iter().flatten() {
+    for (file, value) in &resources.unified {
         if file.contains('/') {
             return Err(Failure::invalid(format!("unified resource {file:?} must be a file name")));
         }
@@ -66,17 +56,17 @@ fn set(number: Option<i64>) -> Option<i64> {
     number.filter(|number| *number > 0)
 }
 
-fn memory_settings(memory: &LinuxMemory) -> Result<Vec<Setting>, Failure> {
+fn memory_settings(memory: &Memory) -> Result<Vec<Setting>, Failure> {
     let mut settings = Vec::new();
-    let limit = set(memory.limit());
+    let limit = set(memory.limit);
     // Before the limit: a lower one could leave no room for the reservation.
-    if let Some(reservation) = set(memory.reservation()) {
+    if let Some(reservation) = set(memory.reservation) {
         settings.push(setting("memory reservation", "memory", "memory.low", reservation));
     }
     if let Some(limit) = limit {
         settings.push(setting("memory limit", "memory", "memory.max", limit));
     }
-    match (memory.swap(), limit) {
+    match (memory.swap, limit) {
         (Some(-1), Some(_)) => settings.push(setting("swap limit", "memory", "memory.swap.max", "max")),
         (Some(total), Some(limit)) if total > 0 => {
             // Version 1 counts memory and swap together.
@@ -94,14 +84,17 @@ fn memory_settings(memory: &LinuxMemory) -> Result<Vec<Setting>, Failure> {
     Ok(settings)
 }
 
-fn cpu_settings(cpu: &LinuxCpu) -> Vec<Setting> {
+fn cpu_settings(cpu: &Cpu) -> Result<Vec<Setting>, Failure> {
     const PERIOD: u64 = 100_000; // microseconds; the kernel's own
+    if set(cpu.realtime_runtime).is_some() || cpu.realtime_period.is_some_and(|period| period > 0) {
+        return Err(Failure::invalid("cannot set the realtime CPU limit: cgroup v2 has none"));
+    }
     let mut settings = Vec::new();
-    if let Some(shares) = cpu.shares().filter(|shares| *shares > 0) {
+    if let Some(shares) = cpu.shares.filter(|shares| *shares > 0) {
         settings.push(setting("CPU shares", "cpu", "cpu.weight", cpu_weight(shares)));
     }
-    let quota = set(cpu.quota());
-    let period = cpu.period().filter(|period| *period > 0);
+    let quota = set(cpu.quota);
+    let period = cpu.period.filter(|period| *period > 0);
     if quota.is_some() || period.is_some() {
         let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
         settings.push(setting(
@@ -111,15 +104,15 @@ fn cpu_settings(cpu: &LinuxCpu) -> Vec<Setting> {
             format!("{quota} {}", period.unwrap_or(PERIOD)),
         ));
     }
-    if let Some(burst) = cpu.burst().filter(|burst| *burst > 0) {
+    if let Some(burst) = cpu.burst.filter(|burst| *burst > 0) {
         settings.push(setting("CPU burst", "cpu", "cpu.max.burst", burst));
     }
-    for (list, file) in [(cpu.cpus(), "cpuset.cpus"), (cpu.mems(), "cpuset.mems")] {
+    for (list, file) in [(&cpu.cpus, "cpuset.cpus"), (&cpu.mems, "cpuset.mems")] {
         if let Some(list) = list.as_deref().filter(|list| !list.is_empty()) {
             settings.push(setting("CPU set", "cpuset", file, list));
         }
     }
-    settings
+    Ok(settings)
 }
 
 /// Shares 2..262144 to weights 1..10000 with 1024 at 100: runc's curve since 1.3.2, so that a container with default shares is the equal
@@ -136,26 +129,26 @@ fn cpu_weight(shares: u64) -> u64 {
     }
 }
 
-fn block_settings(block: &LinuxBlockIo) -> Vec<Setting> {
+fn block_settings(block: &BlockIo) -> Vec<Setting> {
     let mut settings = Vec::new();
-    if let Some(weight) = block.weight().filter(|weight| *weight > 0) {
+    if let Some(weight) = block.weight.filter(|weight| *weight > 0) {
         // 10..1000 to 1..10000, as runc converts it.
         let weight = 1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990;
         settings.push(setting("block IO weight", "io", "io.weight", weight));
     }
     for (devices, key) in [
-        (block.throttle_read_bps_device(), "rbps"),
-        (block.throttle_write_bps_device(), "wbps"),
-        (block.throttle_read_iops_device(), "riops"),
-        (block.throttle_write_iops_device(), "wiops"),
+        (&block.throttle_read_bps_device, "rbps"),
+        (&block.throttle_write_bps_device, "wbps"),
+        (&block.throttle_read_iops_device, "riops"),
+        (&block.throttle_write_iops_device, "wiops"),
     ] {
-        settings.extend(devices.iter().flatten().map(|device| throttle(device, key)));
+        settings.extend(devices.iter().map(|device| throttle(device, key)));
     }
     settings
 }
 
-fn throttle(device: &LinuxThrottleDevice, key: &str) -> Setting {
-    let value = format!("{}:{} {key}={}", device.major(), device.minor(), device.rate());
+fn throttle(device: &Throttle, key: &str) -> Setting {
+    let value = format!("{}:{} {key}={}", device.major, device.minor, device.rate);
     setting("block IO limit", "io", "io.max", value)
 }
 
@@ -164,7 +157,7 @@ mod tests {
     use super::*;
 
     fn parsed(json: &str) -> Vec<(String, String)> {
-        let resources: LinuxResources = serde_json::from_str(json).unwrap();
+        let resources: Resources = serde_json::from_str(json).unwrap();
         settings(&resources).unwrap().into_iter().map(|setting| (setting.file, setting.value)).collect()
     }
 
@@ -200,9 +193,9 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        let swap: LinuxResources = serde_json::from_str(r#"{"memory":{"limit":1000,"swap":500}}"#).unwrap();
+        let swap: Resources = serde_json::from_str(r#"{"memory":{"limit":1000,"swap":500}}"#).unwrap();
         assert!(settings(&swap).is_err());
-        let path: LinuxResources = serde_json::from_str(r#"{"unified":{"../x":"1"}}"#).unwrap();
+        let path: Resources = serde_json::from_str(r#"{"unified":{"../x":"1"}}"#).unwrap();
         assert!(settings(&path).is_err());
     }
 }

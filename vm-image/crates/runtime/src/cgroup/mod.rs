@@ -12,11 +12,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 
 use crate::failure::{Failure, text};
+use crate::spec::Resources;
 use limits::{Setting, settings};
 
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
@@ -52,9 +52,9 @@ impl Cgroup {
     /// A limit that cannot be set, with its name and the reason.
     pub(crate) fn create(
         cgroups_path: Option<&Path>,
-        resources: Option<&LinuxResources>,
+        resources: &Resources,
     ) -> Result<Option<Self>, Failure> {
-        let wanted = resources.map(settings).transpose()?.unwrap_or_default();
+        let wanted = settings(resources)?;
         let refused = |reason: &str| match wanted.first() {
             Some(setting) => Err(Failure::invalid(format!("cannot set the {}: {reason}", setting.limit))),
             None => Ok(None),

@@ -3,7 +3,6 @@
 //! A right that the engine's own process does not hold cannot be given (`--privileged` inside another container): it is left out, as runc
 //! leaves out what a kernel does not know.
 
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
@@ -11,6 +10,7 @@ use rustix::thread::{
 };
 
 use crate::failure::{Context, Failure};
+use crate::spec::Capabilities;
 
 /// The sets of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +23,13 @@ pub(crate) struct Sets {
 }
 
 impl Sets {
-    pub(crate) fn of(spec: &LinuxCapabilities) -> Self {
+    pub(crate) fn of(spec: &Capabilities) -> Self {
         Self {
-            bounding: set(spec.bounding().as_ref()),
-            permitted: set(spec.permitted().as_ref()),
-            effective: set(spec.effective().as_ref()),
-            inheritable: set(spec.inheritable().as_ref()),
-            ambient: set(spec.ambient().as_ref()),
+            bounding: set(&spec.bounding),
+            permitted: set(&spec.permitted),
+            effective: set(&spec.effective),
+            inheritable: set(&spec.inheritable),
+            ambient: set(&spec.ambient),
         }
     }
 
@@ -71,78 +71,88 @@ impl Sets {
     }
 }
 
-fn set(capabilities: Option<&Capabilities>) -> CapabilitySet {
-    capabilities.into_iter().flatten().fold(CapabilitySet::empty(), |set, capability| set | bit(*capability))
+fn set(names: &[String]) -> CapabilitySet {
+    names.iter().fold(CapabilitySet::empty(), |set, name| set | bit(name))
 }
 
-fn bit(capability: Capability) -> CapabilitySet {
-    use CapabilitySet as Set;
-    match capability {
-        Capability::AuditControl => Set::AUDIT_CONTROL,
-        Capability::AuditRead => Set::AUDIT_READ,
-        Capability::AuditWrite => Set::AUDIT_WRITE,
-        Capability::BlockSuspend => Set::BLOCK_SUSPEND,
-        Capability::Bpf => Set::BPF,
-        Capability::CheckpointRestore => Set::CHECKPOINT_RESTORE,
-        Capability::Chown => Set::CHOWN,
-        Capability::DacOverride => Set::DAC_OVERRIDE,
-        Capability::DacReadSearch => Set::DAC_READ_SEARCH,
-        Capability::Fowner => Set::FOWNER,
-        Capability::Fsetid => Set::FSETID,
-        Capability::IpcLock => Set::IPC_LOCK,
-        Capability::IpcOwner => Set::IPC_OWNER,
-        Capability::Kill => Set::KILL,
-        Capability::Lease => Set::LEASE,
-        Capability::LinuxImmutable => Set::LINUX_IMMUTABLE,
-        Capability::MacAdmin => Set::MAC_ADMIN,
-        Capability::MacOverride => Set::MAC_OVERRIDE,
-        Capability::Mknod => Set::MKNOD,
-        Capability::NetAdmin => Set::NET_ADMIN,
-        Capability::NetBindService => Set::NET_BIND_SERVICE,
-        Capability::NetBroadcast => Set::NET_BROADCAST,
-        Capability::NetRaw => Set::NET_RAW,
-        Capability::Perfmon => Set::PERFMON,
-        Capability::Setfcap => Set::SETFCAP,
-        Capability::Setgid => Set::SETGID,
-        Capability::Setpcap => Set::SETPCAP,
-        Capability::Setuid => Set::SETUID,
-        Capability::SysAdmin => Set::SYS_ADMIN,
-        Capability::SysBoot => Set::SYS_BOOT,
-        Capability::SysChroot => Set::SYS_CHROOT,
-        Capability::SysModule => Set::SYS_MODULE,
-        Capability::SysNice => Set::SYS_NICE,
-        Capability::SysPacct => Set::SYS_PACCT,
-        Capability::SysPtrace => Set::SYS_PTRACE,
-        Capability::SysRawio => Set::SYS_RAWIO,
-        Capability::SysResource => Set::SYS_RESOURCE,
-        Capability::SysTime => Set::SYS_TIME,
-        Capability::SysTtyConfig => Set::SYS_TTY_CONFIG,
-        Capability::Syslog => Set::SYSLOG,
-        Capability::WakeAlarm => Set::WAKE_ALARM,
-    }
+/// A name that is unknown here is a right that cannot be given.
+fn bit(name: &str) -> CapabilitySet {
+    NAMES.iter().find(|(known, _)| *known == name).map_or(CapabilitySet::empty(), |(_, bit)| *bit)
 }
+
+const NAMES: [(&str, CapabilitySet); 41] = [
+    ("CAP_AUDIT_CONTROL", CapabilitySet::AUDIT_CONTROL),
+    ("CAP_AUDIT_READ", CapabilitySet::AUDIT_READ),
+    ("CAP_AUDIT_WRITE", CapabilitySet::AUDIT_WRITE),
+    ("CAP_BLOCK_SUSPEND", CapabilitySet::BLOCK_SUSPEND),
+    ("CAP_BPF", CapabilitySet::BPF),
+    ("CAP_CHECKPOINT_RESTORE", CapabilitySet::CHECKPOINT_RESTORE),
+    ("CAP_CHOWN", CapabilitySet::CHOWN),
+    ("CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
+    ("CAP_DAC_READ_SEARCH", CapabilitySet::DAC_READ_SEARCH),
+    ("CAP_FOWNER", CapabilitySet::FOWNER),
+    ("CAP_FSETID", CapabilitySet::FSETID),
+    ("CAP_IPC_LOCK", CapabilitySet::IPC_LOCK),
+    ("CAP_IPC_OWNER", CapabilitySet::IPC_OWNER),
+    ("CAP_KILL", CapabilitySet::KILL),
+    ("CAP_LEASE", CapabilitySet::LEASE),
+    ("CAP_LINUX_IMMUTABLE", CapabilitySet::LINUX_IMMUTABLE),
+    ("CAP_MAC_ADMIN", CapabilitySet::MAC_ADMIN),
+    ("CAP_MAC_OVERRIDE", CapabilitySet::MAC_OVERRIDE),
+    ("CAP_MKNOD", CapabilitySet::MKNOD),
+    ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
+    ("CAP_NET_BIND_SERVICE", CapabilitySet::NET_BIND_SERVICE),
+    ("CAP_NET_BROADCAST", CapabilitySet::NET_BROADCAST),
+    ("CAP_NET_RAW", CapabilitySet::NET_RAW),
+    ("CAP_PERFMON", CapabilitySet::PERFMON),
+    ("CAP_SETFCAP", CapabilitySet::SETFCAP),
+    ("CAP_SETGID", CapabilitySet::SETGID),
+    ("CAP_SETPCAP", CapabilitySet::SETPCAP),
+    ("CAP_SETUID", CapabilitySet::SETUID),
+    ("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN),
+    ("CAP_SYS_BOOT", CapabilitySet::SYS_BOOT),
+    ("CAP_SYS_CHROOT", CapabilitySet::SYS_CHROOT),
+    ("CAP_SYS_MODULE", CapabilitySet::SYS_MODULE),
+    ("CAP_SYS_NICE", CapabilitySet::SYS_NICE),
+    ("CAP_SYS_PACCT", CapabilitySet::SYS_PACCT),
+    ("CAP_SYS_PTRACE", CapabilitySet::SYS_PTRACE),
+    ("CAP_SYS_RAWIO", CapabilitySet::SYS_RAWIO),
+    ("CAP_SYS_RESOURCE", CapabilitySet::SYS_RESOURCE),
+    ("CAP_SYS_TIME", CapabilitySet::SYS_TIME),
+    ("CAP_SYS_TTY_CONFIG", CapabilitySet::SYS_TTY_CONFIG),
+    ("CAP_SYSLOG", CapabilitySet::SYSLOG),
+    ("CAP_WAKE_ALARM", CapabilitySet::WAKE_ALARM),
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+
+    fn dockers() -> Capabilities {
+        let wanted = crate::defaults::CAPABILITIES.into_iter().collect();
+        let sets = crate::defaults::capability_sets(&wanted, true);
+        serde_json::from_value(serde_json::to_value(sets).unwrap()).unwrap()
+    }
 
     #[test]
     fn dockers_default_is_the_number_that_people_know() {
-        let wanted = HashSet::from(crate::defaults::CAPABILITIES);
-        let sets = Sets::of(&crate::defaults::capability_sets(&wanted, true));
+        let sets = Sets::of(&dockers());
         assert_eq!(sets.effective.bits(), 0xa804_25fb);
         assert_eq!(sets.bounding.bits(), 0xa804_25fb);
         assert_eq!(sets.inheritable.bits() | sets.ambient.bits(), 0);
     }
 
     #[test]
+    fn every_capability_has_its_number() {
+        let all = NAMES.iter().fold(CapabilitySet::empty(), |all, (_, bit)| all | *bit);
+        assert_eq!(all.bits(), (1 << 41) - 1, "CAP_CHECKPOINT_RESTORE, the last one, is 40");
+    }
+
+    #[test]
     fn others_than_root_keep_what_is_ambient() {
-        let wanted = HashSet::from([Capability::NetRaw, Capability::Kill]);
-        let mut spec = crate::defaults::capability_sets(&wanted, true);
-        spec.set_ambient(Some(HashSet::from([Capability::Kill])));
-        let sets = Sets::of(&spec).for_other_than_root();
+        let sets =
+            Sets::of(&Capabilities { ambient: vec!["CAP_KILL".into()], ..dockers() }).for_other_than_root();
         assert_eq!((sets.permitted, sets.effective), (CapabilitySet::KILL, CapabilitySet::KILL));
-        assert_eq!(sets.bounding, CapabilitySet::KILL | CapabilitySet::NET_RAW);
+        assert_eq!(sets.bounding.bits(), 0xa804_25fb);
     }
 }

@@ -16,7 +16,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use caisson_sys::{clone, exec, keyring, loopback, seccomp};
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 use rustix::fs::{AtFlags, Gid, Uid, chownat, fstat};
 use rustix::io::Errno;
 use rustix::process::{Signal, chdir, ioctl_tiocsctty, setsid, umask};
@@ -29,6 +28,7 @@ use crate::failure::{Context, Failure, FailureKind, text};
 use crate::namespaces::Namespaces;
 use crate::rootfs::{self, Prepared, Rootfs, Surroundings, null_device};
 use crate::seccomp::Filter;
+use crate::spec::{NamespaceKind, Spec};
 use capabilities::Sets;
 use identity::{Accounts, Identity};
 
@@ -52,8 +52,6 @@ pub enum Stdio {
 pub(crate) struct Birth<'a> {
     pub(crate) id: &'a str,
     pub(crate) spec: &'a Spec,
-    pub(crate) process: &'a Process,
-    pub(crate) linux: &'a Linux,
     pub(crate) rootfs: &'a Rootfs,
     pub(crate) mount_at: &'a Path,
     pub(crate) user: Option<&'a str>,
@@ -92,12 +90,8 @@ impl Birth<'_> {
         let accounts = Accounts::read(&prepared.root).context(|| "reading the container's accounts")?;
         let terminal = self.connect(&prepared, shim)?;
         self.name_host()?;
-        settings::set_parameters(
-            &prepared.root,
-            &self.linux.sysctl().clone().unwrap_or_default(),
-            self.namespaces,
-        )?;
-        prepared.protect(self.linux)?;
+        settings::set_parameters(&prepared.root, &self.spec.linux.sysctl, self.namespaces)?;
+        prepared.protect(&self.spec.linux)?;
         prepared.enter()?;
         self.take_streams(terminal)?;
         let program = self.become_user(&accounts)?;
@@ -118,10 +112,10 @@ impl Birth<'_> {
 
     fn settle_namespaces(&self) -> Result<(), Failure> {
         self.namespaces.join_rest()?;
-        if self.namespaces.is_new(LinuxNamespaceType::Cgroup) {
+        if self.namespaces.is_new(NamespaceKind::Cgroup) {
             clone::unshare(libc::CLONE_NEWCGROUP).context(|| "unshare the cgroup namespace")?;
         }
-        if self.namespaces.is_new(LinuxNamespaceType::Network) {
+        if self.namespaces.is_new(NamespaceKind::Network) {
             loopback::up().context(|| "bring up the loopback interface")?;
         }
         let ring = std::ffi::CString::new(format!("_ses.{}", self.id))
@@ -133,14 +127,14 @@ impl Birth<'_> {
     }
 
     fn settle_limits(&self) -> Result<(), Failure> {
-        if let Some(score) = self.process.oom_score_adj() {
+        if let Some(score) = self.spec.process.oom_score_adj {
             settings::score_out_of_memory(score)?;
         }
-        settings::limit(self.process.rlimits().as_deref().unwrap_or_default())
+        settings::limit(&self.spec.process.rlimits)
     }
 
     fn make_root(&self) -> Result<Prepared, Failure> {
-        let around = Surroundings { own_cgroup_namespace: self.namespaces.has(LinuxNamespaceType::Cgroup) };
+        let around = Surroundings { own_cgroup_namespace: self.namespaces.has(NamespaceKind::Cgroup) };
         rootfs::prepare(self.rootfs, self.mount_at, self.spec, around)
     }
 
@@ -149,16 +143,16 @@ impl Birth<'_> {
             return Ok(None);
         }
         let small = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
-        let size = self.process.console_size().map(|size| (small(size.height()), small(size.width())));
+        let size = self.spec.process.console_size.map(|size| (small(size.height), small(size.width)));
         terminal::open(&prepared.root, size, shim).context(|| "error opening the terminal").map(Some)
     }
 
     fn name_host(&self) -> Result<(), Failure> {
-        if let Some(name) = self.spec.hostname().as_deref().filter(|name| !name.is_empty()) {
-            rustix::system::sethostname(name.as_bytes()).context(|| "sethostname")?;
+        if !self.spec.hostname.is_empty() {
+            rustix::system::sethostname(self.spec.hostname.as_bytes()).context(|| "sethostname")?;
         }
-        if let Some(name) = self.spec.domainname().as_deref().filter(|name| !name.is_empty()) {
-            rustix::system::setdomainname(name.as_bytes()).context(|| "setdomainname")?;
+        if !self.spec.domainname.is_empty() {
+            rustix::system::setdomainname(self.spec.domainname.as_bytes()).context(|| "setdomainname")?;
         }
         Ok(())
     }
@@ -180,19 +174,16 @@ impl Birth<'_> {
 
     /// Drops to the container's user and rights, in its working directory. Returns its environment.
     fn become_user(&self, accounts: &Accounts) -> Result<Vec<String>, Failure> {
+        let process = &self.spec.process;
         let identity = self.identify(accounts)?;
-        let environment = program::environment(
-            self.process.env().as_deref().unwrap_or_default(),
-            accounts.home(identity.uid),
-        )?;
-        let mut sets = self.process.capabilities().as_ref().map(Sets::of);
+        let environment = program::environment(&process.env, accounts.home(identity.uid))?;
+        let mut sets = process.capabilities.as_ref().map(Sets::of);
         if self.user.is_some() && identity.uid != 0 {
             sets = sets.map(Sets::for_other_than_root);
         }
-        let directory = self.process.cwd();
+        let directory = process.cwd.as_path();
         make_directories(directory)?;
-        let no_new_privileges = self.process.no_new_privileges().unwrap_or(false);
-        if no_new_privileges {
+        if process.no_new_privileges {
             rustix::thread::set_no_new_privs(true).context(|| "prctl(SET_NO_NEW_PRIVS)")?;
         } else {
             self.filter_calls()?;
@@ -211,17 +202,17 @@ impl Birth<'_> {
             rustix::thread::set_keep_capabilities(false).context(|| "unable to clear keep caps")?;
             sets.apply()?;
         }
-        umask(rustix::fs::Mode::from_raw_mode(self.process.user().umask().unwrap_or(0o022)));
+        umask(rustix::fs::Mode::from_raw_mode(process.user.umask.unwrap_or(0o022)));
         Ok(environment)
     }
 
     fn identify(&self, accounts: &Accounts) -> Result<Identity, Failure> {
-        let user = self.process.user();
+        let user = &self.spec.process.user;
         let mut identity = match self.user {
             Some(name) => accounts.identify(name)?,
-            None => Identity { uid: user.uid(), gid: user.gid(), groups: Vec::new() },
+            None => Identity { uid: user.uid, gid: user.gid, groups: Vec::new() },
         };
-        identity.groups.extend(user.additional_gids().iter().flatten());
+        identity.groups.extend(&user.additional_gids);
         for group in self.group_add {
             identity.groups.push(accounts.group(group)?);
         }
@@ -236,14 +227,14 @@ impl Birth<'_> {
     fn find(&self, environment: Vec<String>) -> Result<Program, Failure> {
         let name = self.arguments().first().ok_or_else(|| Failure::other("args must not be empty"))?;
         let file = program::look_up(name, program::value(&environment, "PATH"))?;
-        if self.process.no_new_privileges().unwrap_or(false) {
+        if self.spec.process.no_new_privileges {
             self.filter_calls()?;
         }
         Ok(Program { file, environment })
     }
 
     fn arguments(&self) -> &[String] {
-        self.process.args().as_deref().unwrap_or_default()
+        &self.spec.process.args
     }
 
     /// From here on a failure is the container's own, as under dockerd: it started, said why on its stderr, and exited with 255.

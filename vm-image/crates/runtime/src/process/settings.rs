@@ -5,44 +5,45 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxNamespaceType, PosixRlimit, PosixRlimitType};
 use rustix::fs::OFlags;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::failure::{Context, Failure, text};
 use crate::namespaces::Namespaces;
 use crate::rootfs::Root;
+use crate::spec::{NamespaceKind, Rlimit as Wanted};
 
 /// While the process still may raise its limits.
-pub(crate) fn limit(limits: &[PosixRlimit]) -> Result<(), Failure> {
+pub(crate) fn limit(limits: &[Wanted]) -> Result<(), Failure> {
     for wanted in limits {
-        let name = wanted.typ();
         let value = |number: u64| (number != u64::MAX).then_some(number);
-        let limit = Rlimit { current: value(wanted.soft()), maximum: value(wanted.hard()) };
-        setrlimit(resource(name), limit).context(|| format!("error setting rlimit type {name}"))?;
+        let limit = Rlimit { current: value(wanted.soft), maximum: value(wanted.hard) };
+        let name = &wanted.kind;
+        setrlimit(resource(name)?, limit).context(|| format!("error setting rlimit type {name}"))?;
     }
     Ok(())
 }
 
-fn resource(name: PosixRlimitType) -> Resource {
-    match name {
-        PosixRlimitType::RlimitCpu => Resource::Cpu,
-        PosixRlimitType::RlimitFsize => Resource::Fsize,
-        PosixRlimitType::RlimitData => Resource::Data,
-        PosixRlimitType::RlimitStack => Resource::Stack,
-        PosixRlimitType::RlimitCore => Resource::Core,
-        PosixRlimitType::RlimitRss => Resource::Rss,
-        PosixRlimitType::RlimitNproc => Resource::Nproc,
-        PosixRlimitType::RlimitNofile => Resource::Nofile,
-        PosixRlimitType::RlimitMemlock => Resource::Memlock,
-        PosixRlimitType::RlimitAs => Resource::As,
-        PosixRlimitType::RlimitLocks => Resource::Locks,
-        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
-        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
-        PosixRlimitType::RlimitNice => Resource::Nice,
-        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
-        PosixRlimitType::RlimitRttime => Resource::Rttime,
-    }
+fn resource(name: &str) -> Result<Resource, Failure> {
+    Ok(match name {
+        "RLIMIT_CPU" => Resource::Cpu,
+        "RLIMIT_FSIZE" => Resource::Fsize,
+        "RLIMIT_DATA" => Resource::Data,
+        "RLIMIT_STACK" => Resource::Stack,
+        "RLIMIT_CORE" => Resource::Core,
+        "RLIMIT_RSS" => Resource::Rss,
+        "RLIMIT_NPROC" => Resource::Nproc,
+        "RLIMIT_NOFILE" => Resource::Nofile,
+        "RLIMIT_MEMLOCK" => Resource::Memlock,
+        "RLIMIT_AS" => Resource::As,
+        "RLIMIT_LOCKS" => Resource::Locks,
+        "RLIMIT_SIGPENDING" => Resource::Sigpending,
+        "RLIMIT_MSGQUEUE" => Resource::Msgqueue,
+        "RLIMIT_NICE" => Resource::Nice,
+        "RLIMIT_RTPRIO" => Resource::Rtprio,
+        "RLIMIT_RTTIME" => Resource::Rttime,
+        other => return Err(Failure::invalid(format!("invalid rlimit type {other}"))),
+    })
 }
 
 /// On the host's `/proc`, before it is left behind.
@@ -85,11 +86,11 @@ fn refuse_hosts(name: &str, own: &Namespaces) -> Result<(), Failure> {
         return Err(Failure::invalid(format!("sysctl {name:?} is not a name")));
     }
     let namespace = if dotted.starts_with("net.") {
-        LinuxNamespaceType::Network
+        NamespaceKind::Network
     } else if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
-        LinuxNamespaceType::Ipc
+        NamespaceKind::Ipc
     } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" {
-        LinuxNamespaceType::Uts
+        NamespaceKind::Uts
     } else {
         return Err(Failure::invalid(format!("sysctl {name:?} is not in a separate kernel namespace")));
     };
@@ -105,7 +106,7 @@ mod tests {
 
     #[test]
     fn only_the_containers_own_parameters_may_be_set() {
-        let own = Namespaces::new_of(&[LinuxNamespaceType::Network]);
+        let own = Namespaces::new_of(&[NamespaceKind::Network]);
         assert!(refuse_hosts("net.ipv4.ip_forward", &own).is_ok());
         assert!(refuse_hosts("net/ipv4/ip_forward", &own).is_ok());
         for (name, message) in [

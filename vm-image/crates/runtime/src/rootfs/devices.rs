@@ -5,13 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, makedev, mknodat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
 use super::root::{Make, Root};
 use super::tree::Tree;
 use crate::failure::{Context, Failure};
+use crate::spec::{Device, Mount};
 
 /// A device node to be made.
 struct Node<'a> {
@@ -41,10 +41,10 @@ const LINKS: [(&str, &str); 4] = [
 ];
 
 /// Fills `/dev`, unless a spec binds one of its own over it, which is then complete.
-pub(crate) fn fill(root: &Root, mounts: &[Mount], devices: &[LinuxDevice]) -> Result<(), Failure> {
+pub(crate) fn fill(root: &Root, mounts: &[Mount], devices: &[Device]) -> Result<(), Failure> {
     let bound = |mount: &Mount| {
         let bind = |option: &String| option == "bind" || option == "rbind";
-        mount.destination() == Path::new("/dev") && mount.options().iter().flatten().any(bind)
+        mount.destination == Path::new("/dev") && mount.options.iter().any(bind)
     };
     if mounts.iter().any(bound) {
         return Ok(());
@@ -61,32 +61,30 @@ pub(crate) fn fill(root: &Root, mounts: &[Mount], devices: &[LinuxDevice]) -> Re
         make(root, &node).context(|| format!("error creating device nodes: {path:?}"))?;
     }
     for device in devices {
-        let path = device.path();
+        let path = &device.path;
         make(root, &asked_for(device)?).context(|| format!("error creating device nodes: {path:?}"))?;
     }
     link_all(root).context(|| "error setting up /dev symlinks")
 }
 
-fn asked_for(device: &LinuxDevice) -> Result<Node<'_>, Failure> {
-    let kind = match device.typ() {
-        LinuxDeviceType::B => FileType::BlockDevice,
-        LinuxDeviceType::C | LinuxDeviceType::U => FileType::CharacterDevice,
-        LinuxDeviceType::P => FileType::Fifo,
-        LinuxDeviceType::A => {
-            return Err(Failure::invalid(format!("device {:?}: type \"a\"", device.path())));
-        }
+fn asked_for(device: &Device) -> Result<Node<'_>, Failure> {
+    let kind = match device.kind.as_str() {
+        "b" => FileType::BlockDevice,
+        "c" | "u" => FileType::CharacterDevice,
+        "p" => FileType::Fifo,
+        other => return Err(Failure::invalid(format!("device {:?}: type {other:?}", device.path))),
     };
     let number = |number: i64| {
         u32::try_from(number)
-            .map_err(|_| Failure::invalid(format!("device {:?}: number {number}", device.path())))
+            .map_err(|_| Failure::invalid(format!("device {:?}: number {number}", device.path)))
     };
     Ok(Node {
-        path: device.path(),
+        path: &device.path,
         kind,
-        major: number(device.major())?,
-        minor: number(device.minor())?,
-        mode: device.file_mode().unwrap_or(0o666),
-        owner: (device.uid().unwrap_or(0), device.gid().unwrap_or(0)),
+        major: number(device.major)?,
+        minor: number(device.minor)?,
+        mode: device.file_mode.unwrap_or(0o666),
+        owner: (device.uid.unwrap_or(0), device.gid.unwrap_or(0)),
     })
 }
 

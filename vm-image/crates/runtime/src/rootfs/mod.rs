@@ -16,7 +16,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use caisson_sys::mount_attr::{self, Change, Propagation};
-use oci_spec::runtime::{Linux, Spec};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, mkdirat, openat, statx};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
@@ -31,6 +30,7 @@ pub(crate) use root::{Make, Root};
 pub(crate) use tree::Tree;
 
 use crate::failure::{Context, Failure};
+use crate::spec::{Linux, Spec};
 
 /// What becomes a container's root directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,8 +64,7 @@ pub(crate) fn prepare(
     spec: &Spec,
     around: Surroundings,
 ) -> Result<Prepared, Failure> {
-    let linux = spec.linux().clone().unwrap_or_default();
-    let propagation = root_propagation(&linux)?;
+    let propagation = root_propagation(&spec.linux.rootfs_propagation)?;
     let from_host = propagation.unwrap_or(MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC);
     mount_change("/", from_host).context(|| "changing the propagation of /")?;
     match mkdirat(CWD, place, Mode::from_raw_mode(0o700)) {
@@ -74,11 +73,9 @@ pub(crate) fn prepare(
     }
     isolate_parent(place).context(|| "making the root's parent mount private")?;
     let root = mount_root(rootfs, place).context(|| "error mounting the root filesystem")?;
-    let mounts = spec.mounts().as_deref().unwrap_or_default();
-    let unfinished = mounts::mount_all(&root, mounts, around)?;
-    devices::fill(&root, mounts, linux.devices().as_deref().unwrap_or_default())?;
-    let read_only = spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false);
-    Ok(Prepared { root, unfinished, read_only, propagation })
+    let unfinished = mounts::mount_all(&root, &spec.mounts, around)?;
+    devices::fill(&root, &spec.mounts, &spec.linux.devices)?;
+    Ok(Prepared { root, unfinished, read_only: spec.root.readonly, propagation })
 }
 
 fn mount_root(rootfs: &Rootfs, place: &Path) -> io::Result<Root> {
@@ -114,8 +111,8 @@ fn is_mount(directory: BorrowedFd<'_>) -> io::Result<bool> {
 impl Prepared {
     /// Hides and freezes the spec's paths. After this no mount may be added.
     pub(crate) fn protect(&self, linux: &Linux) -> Result<(), Failure> {
-        mask::make_read_only(&self.root, linux.readonly_paths().as_deref().unwrap_or_default())?;
-        mask::hide(&self.root, linux.masked_paths().as_deref().unwrap_or_default())
+        mask::make_read_only(&self.root, &linux.readonly_paths)?;
+        mask::hide(&self.root, &linux.masked_paths)
     }
 
     /// Makes it `/`, and leaves the host's file system behind.
@@ -147,12 +144,10 @@ fn pivot(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-fn root_propagation(linux: &Linux) -> Result<Option<MountPropagationFlags>, Failure> {
+fn root_propagation(name: &str) -> Result<Option<MountPropagationFlags>, Failure> {
     use MountPropagationFlags as Flags;
-    let Some(name) = linux.rootfs_propagation().as_deref().filter(|name| !name.is_empty()) else {
-        return Ok(None);
-    };
     let flags = match name {
+        "" => return Ok(None),
         "private" => Flags::PRIVATE,
         "rprivate" => Flags::PRIVATE | Flags::REC,
         "shared" => Flags::SHARED,

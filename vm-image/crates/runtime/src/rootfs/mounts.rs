@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use oci_spec::runtime::Mount;
 use rustix::fs::{FileType, OFlags, fstatfs};
 use rustix::io::Errno;
 
@@ -13,6 +12,7 @@ use super::root::{Make, Root, file_type};
 use super::tree::Tree;
 use crate::cgroup;
 use crate::failure::{Context, Failure};
+use crate::spec::Mount;
 
 /// `PROC_SUPER_MAGIC` of `linux/magic.h`.
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
@@ -52,10 +52,10 @@ pub(crate) struct Surroundings {
 pub(crate) fn mount_all(root: &Root, mounts: &[Mount], around: Surroundings) -> Result<Unfinished, Failure> {
     let mut unfinished = Unfinished::default();
     for mount in mounts {
-        let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
+        let options = Options::parse(&mount.options)?;
         let later = mount_one(root, mount, options, around).context(|| {
-            let source = mount.source().as_deref().unwrap_or(Path::new(""));
-            format!("error mounting {source:?} to rootfs at {:?}", mount.destination())
+            let source = mount.source.as_deref().unwrap_or(Path::new(""));
+            format!("error mounting {source:?} to rootfs at {:?}", mount.destination)
         })?;
         unfinished.0.extend(later);
     }
@@ -68,7 +68,7 @@ fn mount_one(
     options: Options,
     around: Surroundings,
 ) -> Result<Option<Tree>, Failure> {
-    let kind = mount.typ().as_deref().unwrap_or_default();
+    let kind = mount.kind.as_str();
     if options.bind || kind == "bind" {
         return bind(root, mount, &options).map(|()| None);
     }
@@ -77,20 +77,20 @@ fn mount_one(
         "tmpfs" => mount_tmpfs(root, mount, options),
         "proc" | "sysfs" => {
             let tree = new_tree(mount, kind, &options)?;
-            let place = root.make(mount.destination(), Make::Directory)?;
-            refuse_diverted(root, place.as_fd(), mount.destination(), kind)?;
+            let place = root.make(&mount.destination, Make::Directory)?;
+            refuse_diverted(root, place.as_fd(), &mount.destination, kind)?;
             attach(&tree, place.as_fd(), &options).map(|()| None)
         }
         _ => {
             let tree = new_tree(mount, kind, &options)?;
-            let place = place_for(root, mount.destination(), Make::Directory)?;
+            let place = place_for(root, &mount.destination, Make::Directory)?;
             attach(&tree, place.as_fd(), &options).map(|()| None)
         }
     }
 }
 
 fn new_tree(mount: &Mount, kind: &str, options: &Options) -> io::Result<Tree> {
-    let source = mount.source().as_deref().unwrap_or(Path::new(kind));
+    let source = mount.source.as_deref().unwrap_or(Path::new(kind));
     Tree::new(kind, source, &options.data, options.own)
 }
 
@@ -99,7 +99,7 @@ fn mount_tmpfs(root: &Root, mount: &Mount, mut options: Options) -> Result<Optio
     let read_only = options.own.set & super::tree::READ_ONLY.set != 0;
     options.own.set &= !super::tree::READ_ONLY.set;
     let tree = new_tree(mount, "tmpfs", &options)?;
-    let place = place_for(root, mount.destination(), Make::Directory)?;
+    let place = place_for(root, &mount.destination, Make::Directory)?;
     attach(&tree, place.as_fd(), &options)?;
     Ok(read_only.then_some(tree))
 }
@@ -116,18 +116,18 @@ fn mount_cgroup(root: &Root, mount: &Mount, options: &Options, around: Surroundi
         tree.set(options.own, false)?;
         tree
     };
-    let place = place_for(root, mount.destination(), Make::Directory)?;
+    let place = place_for(root, &mount.destination, Make::Directory)?;
     attach(&tree, place.as_fd(), options)
 }
 
 fn bind(root: &Root, mount: &Mount, options: &Options) -> Result<(), Failure> {
-    let source = mount.source().as_deref().ok_or_else(|| Failure::other("bind mount without a source"))?;
+    let source = mount.source.as_deref().ok_or_else(|| Failure::other("bind mount without a source"))?;
     let tree = Tree::copy_path(source, options.recursive_bind)?;
     let make = match file_type(tree.top())? {
         FileType::Directory => Make::Directory,
         _ => Make::File,
     };
-    let place = place_for(root, mount.destination(), make)?;
+    let place = place_for(root, &mount.destination, make)?;
     tree.set(options.own, false)?;
     attach(&tree, place.as_fd(), options)
 }

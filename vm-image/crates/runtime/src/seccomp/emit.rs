@@ -1,7 +1,8 @@
 //! The instructions: classic BPF over `struct seccomp_data` (`seccomp(2)`), little-endian.
 
 use caisson_sys::seccomp::Instruction;
-use oci_spec::runtime::{LinuxSeccompArg, LinuxSeccompOperator};
+
+use crate::spec::{Condition, Operator};
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
@@ -22,7 +23,7 @@ const KILL_PROCESS: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Verdict {
     /// Conditions that must all hold, and what happens then; the first that holds wins.
-    conditional: Vec<(Vec<LinuxSeccompArg>, u32)>,
+    conditional: Vec<(Vec<Condition>, u32)>,
     /// What happens otherwise.
     otherwise: u32,
     /// Whether a rule without conditions has settled it.
@@ -36,7 +37,7 @@ impl Verdict {
     }
 
     /// Adds a rule that holds under any of the `alternatives`.
-    pub(super) fn add(&mut self, alternatives: &[Vec<LinuxSeccompArg>], action: u32) {
+    pub(super) fn add(&mut self, alternatives: &[Vec<Condition>], action: u32) {
         if self.settled {
             return;
         }
@@ -111,7 +112,7 @@ enum Step {
 }
 
 /// Returns `action` if all conditions hold, else goes on behind itself.
-fn emit_rule(conditions: &[LinuxSeccompArg], action: u32) -> Vec<Instruction> {
+fn emit_rule(conditions: &[Condition], action: u32) -> Vec<Instruction> {
     let steps: Vec<Vec<Step>> = conditions.iter().map(condition).collect();
     let end = steps.iter().map(Vec::len).sum::<usize>() + 1; // where the next rule begins
     let mut code = Vec::with_capacity(end);
@@ -140,31 +141,31 @@ fn emit_rule(conditions: &[LinuxSeccompArg], action: u32) -> Vec<Instruction> {
 }
 
 /// BPF compares 32 bits, an argument has 64: the upper half decides, or else the lower.
-fn condition(argument: &LinuxSeccompArg) -> Vec<Step> {
-    use LinuxSeccompOperator as Op;
+fn condition(argument: &Condition) -> Vec<Step> {
+    use Operator as Op;
     use To::{Fails, Holds, On};
-    let value = argument.value();
-    match argument.op() {
-        Op::ScmpCmpEq => masked_equal(argument, u64::MAX, value),
-        Op::ScmpCmpMaskedEq => masked_equal(argument, value, argument.value_two().unwrap_or(0)),
-        Op::ScmpCmpNe => halves(argument, [(JUMP_EQUAL, On, Holds)], (JUMP_EQUAL, Fails, Holds)),
-        Op::ScmpCmpGt => ordered(argument, JUMP_GREATER, Holds, Fails),
-        Op::ScmpCmpGe => ordered(argument, JUMP_GREATER_EQUAL, Holds, Fails),
-        Op::ScmpCmpLt => ordered(argument, JUMP_GREATER_EQUAL, Fails, Holds),
-        Op::ScmpCmpLe => ordered(argument, JUMP_GREATER, Fails, Holds),
+    let value = argument.value;
+    match argument.op {
+        Op::Equal => masked_equal(argument, u64::MAX, value),
+        Op::MaskedEqual => masked_equal(argument, value, argument.value_two),
+        Op::NotEqual => halves(argument, [(JUMP_EQUAL, On, Holds)], (JUMP_EQUAL, Fails, Holds)),
+        Op::Greater => ordered(argument, JUMP_GREATER, Holds, Fails),
+        Op::GreaterOrEqual => ordered(argument, JUMP_GREATER_EQUAL, Holds, Fails),
+        Op::Less => ordered(argument, JUMP_GREATER_EQUAL, Fails, Holds),
+        Op::LessOrEqual => ordered(argument, JUMP_GREATER, Fails, Holds),
     }
 }
 
-fn ordered(argument: &LinuxSeccompArg, lower: u16, yes: To, no: To) -> Vec<Step> {
+fn ordered(argument: &Condition, lower: u16, yes: To, no: To) -> Vec<Step> {
     halves(argument, [(JUMP_GREATER, yes, To::On), (JUMP_EQUAL, To::On, no)], (lower, yes, no))
 }
 
 fn halves<const N: usize>(
-    argument: &LinuxSeccompArg,
+    argument: &Condition,
     upper: [(u16, To, To); N],
     lower: (u16, To, To),
 ) -> Vec<Step> {
-    let (high, low) = split(argument.value());
+    let (high, low) = split(argument.value);
     let mut steps = vec![Step::Do(statement(LOAD, upper_half(argument)))];
     steps.extend(upper.map(|(operation, yes, no)| Step::Compare(operation, high, yes, no)));
     steps.push(Step::Do(statement(LOAD, lower_half(argument))));
@@ -172,7 +173,7 @@ fn halves<const N: usize>(
     steps
 }
 
-fn masked_equal(argument: &LinuxSeccompArg, mask: u64, value: u64) -> Vec<Step> {
+fn masked_equal(argument: &Condition, mask: u64, value: u64) -> Vec<Step> {
     let (mask_high, mask_low) = split(mask);
     let (high, low) = split(value & mask);
     let mut steps = Vec::new();
@@ -192,11 +193,11 @@ fn split(value: u64) -> (u32, u32) {
     ((value >> 32) as u32, value as u32)
 }
 
-fn lower_half(argument: &LinuxSeccompArg) -> u32 {
-    ARGUMENTS + 8 * offset(argument.index())
+fn lower_half(argument: &Condition) -> u32 {
+    ARGUMENTS + 8 * offset(argument.index)
 }
 
-fn upper_half(argument: &LinuxSeccompArg) -> u32 {
+fn upper_half(argument: &Condition) -> u32 {
     lower_half(argument) + 4
 }
 

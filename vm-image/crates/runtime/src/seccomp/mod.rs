@@ -21,10 +21,8 @@ mod table;
 use std::collections::BTreeMap;
 
 use caisson_sys::seccomp::{Instruction, flag};
-use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
-};
 
+use crate::spec::{Action, Condition, Rule, Seccomp};
 use emit::{Verdict, emit_architecture, emit_dispatch};
 use table::Column;
 
@@ -49,6 +47,9 @@ pub enum CompileError {
     /// Arguments have the numbers 0 to 5.
     #[error("seccomp condition on argument {0}: calls have arguments 0 to 5")]
     Argument(usize),
+    /// A flag that this runtime does not know.
+    #[error("seccomp flag {0} is not supported")]
+    Flag(String),
     /// Too many rules.
     #[error(
         "the seccomp profile makes a filter of {0} instructions, over the kernel's limit of {MAX_INSTRUCTIONS}"
@@ -58,7 +59,7 @@ pub enum CompileError {
 
 /// One architecture that the machine can run.
 struct Architecture {
-    name: Arch,
+    name: &'static str,
     /// `AUDIT_ARCH_*`.
     audit: u32,
     column: Column,
@@ -68,12 +69,12 @@ struct Architecture {
 const ARCHITECTURES: &[Architecture; 2] = if cfg!(target_arch = "x86_64") { &X86 } else { &ARM };
 
 const X86: [Architecture; 2] = [
-    Architecture { name: Arch::ScmpArchX86_64, audit: 0xc000_003e, column: Column::X86_64 },
-    Architecture { name: Arch::ScmpArchX86, audit: 0x4000_0003, column: Column::X86 },
+    Architecture { name: "SCMP_ARCH_X86_64", audit: 0xc000_003e, column: Column::X86_64 },
+    Architecture { name: "SCMP_ARCH_X86", audit: 0x4000_0003, column: Column::X86 },
 ];
 const ARM: [Architecture; 2] = [
-    Architecture { name: Arch::ScmpArchAarch64, audit: 0xc000_00b7, column: Column::Aarch64 },
-    Architecture { name: Arch::ScmpArchArm, audit: 0x4000_0028, column: Column::Arm },
+    Architecture { name: "SCMP_ARCH_AARCH64", audit: 0xc000_00b7, column: Column::Aarch64 },
+    Architecture { name: "SCMP_ARCH_ARM", audit: 0x4000_0028, column: Column::Arm },
 ];
 
 /// Where x32 calls begin, under the audit architecture of x86-64.
@@ -83,10 +84,10 @@ const X32_CALLS: u32 = 0x4000_0000;
 ///
 /// # Errors
 /// See [`CompileError`].
-pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, CompileError> {
+pub fn compile(profile: &Seccomp) -> Result<Filter, CompileError> {
     let mut sections = Vec::new();
     for (index, architecture) in ARCHITECTURES.iter().enumerate() {
-        let listed = profile.architectures().iter().flatten().any(|name| *name == architecture.name);
+        let listed = profile.architectures.iter().any(|name| name == architecture.name);
         if index == 0 || listed {
             let calls = verdicts(profile, architecture.column)?;
             sections.push((architecture.audit, emit_architecture(&ranges(profile, architecture, calls)?)));
@@ -96,32 +97,29 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, CompileError> {
     if program.len() > MAX_INSTRUCTIONS {
         return Err(CompileError::TooLong(program.len()));
     }
-    Ok(Filter { program, flags: flags(profile) })
+    Ok(Filter { program, flags: flags(profile)? })
 }
 
 /// runc's default is `SPEC_ALLOW`, which an explicit list replaces.
-fn flags(profile: &LinuxSeccomp) -> u64 {
-    let Some(listed) = profile.flags() else { return flag::SPEC_ALLOW };
-    listed.iter().fold(0, |flags, listed| {
-        flags
-            | match listed {
-                LinuxSeccompFilterFlag::SeccompFilterFlagLog => flag::LOG,
-                LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => flag::SPEC_ALLOW,
-                // Of no effect: there is one thread, and no listener.
-                LinuxSeccompFilterFlag::SeccompFilterFlagTsync
-                | LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
-            }
+fn flags(profile: &Seccomp) -> Result<u64, CompileError> {
+    let Some(listed) = &profile.flags else { return Ok(flag::SPEC_ALLOW) };
+    listed.iter().try_fold(0, |flags, name| match name.as_str() {
+        "SECCOMP_FILTER_FLAG_LOG" => Ok(flags | flag::LOG),
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => Ok(flags | flag::SPEC_ALLOW),
+        // Of no effect: there is one thread, and no listener.
+        "SECCOMP_FILTER_FLAG_TSYNC" | "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => Ok(flags),
+        other => Err(CompileError::Flag(other.into())),
     })
 }
 
 /// What happens to each call that the profile names.
-fn verdicts(profile: &LinuxSeccomp, column: Column) -> Result<BTreeMap<u32, Verdict>, CompileError> {
+fn verdicts(profile: &Seccomp, column: Column) -> Result<BTreeMap<u32, Verdict>, CompileError> {
     let default = default_action(profile)?;
     let mut calls: BTreeMap<u32, Verdict> = BTreeMap::new();
-    for rule in profile.syscalls().iter().flatten() {
-        let action = action(rule.action(), rule.errno_ret().or(profile.default_errno_ret()))?;
+    for rule in &profile.syscalls {
+        let action = action(rule.action, rule.errno_ret.or(profile.default_errno_ret))?;
         let alternatives = alternatives(rule)?;
-        for number in rule.names().iter().filter_map(|name| table::number(name, column)) {
+        for number in rule.names.iter().filter_map(|name| table::number(name, column)) {
             let verdict = calls.entry(number).or_insert_with(|| Verdict::new(default));
             if action != default {
                 verdict.add(&alternatives, action);
@@ -132,22 +130,22 @@ fn verdicts(profile: &LinuxSeccomp, column: Column) -> Result<BTreeMap<u32, Verd
 }
 
 /// The groups of conditions under which a rule holds; one empty group for "always".
-fn alternatives(rule: &LinuxSyscall) -> Result<Vec<Vec<LinuxSeccompArg>>, CompileError> {
-    let conditions = rule.args().clone().unwrap_or_default();
-    if let Some(bad) = conditions.iter().find(|condition| condition.index() > 5) {
-        return Err(CompileError::Argument(bad.index()));
+fn alternatives(rule: &Rule) -> Result<Vec<Vec<Condition>>, CompileError> {
+    let conditions = &rule.args;
+    if let Some(bad) = conditions.iter().find(|condition| condition.index > 5) {
+        return Err(CompileError::Argument(bad.index));
     }
-    let repeated = (0..6).any(|index| conditions.iter().filter(|arg| arg.index() == index).count() > 1);
+    let repeated = (0..6).any(|index| conditions.iter().filter(|arg| arg.index == index).count() > 1);
     if repeated {
-        Ok(conditions.into_iter().map(|condition| vec![condition]).collect())
+        Ok(conditions.iter().map(|condition| vec![condition.clone()]).collect())
     } else {
-        Ok(vec![conditions])
+        Ok(vec![conditions.clone()])
     }
 }
 
 /// Every call number from 0 on, as ranges: where one begins, and what happens from there.
 fn ranges(
-    profile: &LinuxSeccomp,
+    profile: &Seccomp,
     architecture: &Architecture,
     calls: BTreeMap<u32, Verdict>,
 ) -> Result<Vec<(u32, Verdict)>, CompileError> {
@@ -158,9 +156,9 @@ fn ranges(
         push(&mut ranges, number, verdict);
         push(&mut ranges, number + 1, Verdict::new(default));
     }
-    let no_such_call = action(LinuxSeccompAction::ScmpActErrno, Some(libc::ENOSYS as u32))?;
+    let no_such_call = action(Action::Errno, Some(libc::ENOSYS as u32))?;
     if let Some(newest) = newest
-        && profile.default_action() == LinuxSeccompAction::ScmpActErrno
+        && profile.default_action == Action::Errno
     {
         push(&mut ranges, newest + 1, Verdict::new(no_such_call));
     }
@@ -180,16 +178,23 @@ fn push(ranges: &mut Vec<(u32, Verdict)>, start: u32, verdict: Verdict) {
     }
 }
 
-fn default_action(profile: &LinuxSeccomp) -> Result<u32, CompileError> {
-    action(profile.default_action(), profile.default_errno_ret())
+fn default_action(profile: &Seccomp) -> Result<u32, CompileError> {
+    action(profile.default_action, profile.default_errno_ret)
 }
 
-/// An action as the kernel takes it (`SECCOMP_RET_*` and its data).
-fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, CompileError> {
-    if action == LinuxSeccompAction::ScmpActNotify {
-        return Err(CompileError::Notify);
-    }
-    Ok(action.as_u32(errno))
+/// An action as the kernel takes it: `SECCOMP_RET_*` and its data, which is `EPERM` where an error is not named.
+fn action(action: Action, errno: Option<u32>) -> Result<u32, CompileError> {
+    let errno = errno.unwrap_or(libc::EPERM as u32) & libc::SECCOMP_RET_DATA;
+    Ok(match action {
+        Action::KillThread => libc::SECCOMP_RET_KILL_THREAD,
+        Action::KillProcess => libc::SECCOMP_RET_KILL_PROCESS,
+        Action::Trap => libc::SECCOMP_RET_TRAP,
+        Action::Errno => libc::SECCOMP_RET_ERRNO | errno,
+        Action::Trace => libc::SECCOMP_RET_TRACE | errno,
+        Action::Log => libc::SECCOMP_RET_LOG,
+        Action::Allow => libc::SECCOMP_RET_ALLOW,
+        Action::Notify => return Err(CompileError::Notify),
+    })
 }
 
 #[cfg(test)]

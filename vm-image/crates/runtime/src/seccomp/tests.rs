@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use oci_spec::runtime::{Capability, LinuxSeccompArgBuilder, LinuxSeccompOperator};
+use oci_spec::runtime::Capability;
 
 use super::*;
 use crate::defaults;
+use crate::spec::Operator;
 
 const ALLOW: u32 = 0x7fff_0000;
 const EPERM: u32 = 0x0005_0001;
@@ -45,26 +46,19 @@ fn native(filter: &Filter, name: &str, arguments: &[u64]) -> u32 {
 
 fn docker(capabilities: &[Capability]) -> Filter {
     let bounding: HashSet<_> = capabilities.iter().copied().collect();
-    compile(&defaults::seccomp(&bounding).unwrap().unwrap()).unwrap()
+    compile(&profile(&bounding)).unwrap()
 }
 
-fn one_rule(name: &str, conditions: &[(usize, LinuxSeccompOperator, u64, u64)]) -> Filter {
-    let arguments = conditions.iter().map(|(index, op, value, second)| {
-        LinuxSeccompArgBuilder::default()
-            .index(*index)
-            .op(*op)
-            .value(*value)
-            .value_two(*second)
-            .build()
-            .unwrap()
-    });
-    let mut rule = LinuxSyscall::default();
-    rule.set_names(vec![name.into()])
-        .set_action(LinuxSeccompAction::ScmpActAllow)
-        .set_args(Some(arguments.collect()));
-    let mut profile = LinuxSeccomp::default();
-    profile.set_default_action(LinuxSeccompAction::ScmpActErrno).set_syscalls(Some(vec![rule]));
-    compile(&profile).unwrap()
+fn profile(bounding: &HashSet<Capability>) -> Seccomp {
+    let resolved = defaults::seccomp(bounding).unwrap().unwrap();
+    serde_json::from_value(serde_json::to_value(resolved).unwrap()).unwrap()
+}
+
+fn one_rule(name: &str, conditions: &[(usize, Operator, u64, u64)]) -> Filter {
+    let condition = |&(index, op, value, value_two): &_| Condition { index, op, value, value_two };
+    let args = conditions.iter().map(condition).collect();
+    let rule = Rule { names: vec![name.into()], action: Action::Allow, errno_ret: None, args };
+    compile(&Seccomp { default_action: Action::Errno, syscalls: vec![rule], ..Seccomp::default() }).unwrap()
 }
 
 #[test]
@@ -117,17 +111,17 @@ fn other_architectures_are_filtered_by_their_own_numbers() {
 
 #[test]
 fn every_comparison_is_of_64_bits() {
-    use LinuxSeccompOperator as Op;
+    use Operator as Op;
     let big = 0x2_0000_0005;
     let around = [0, 5, 6, big - 1, big, big + 1, 0x1_ffff_ffff, 0x3_0000_0000, u64::MAX];
     for value in [0, 5, big, u64::MAX] {
         for (op, holds) in [
-            (Op::ScmpCmpEq, (|a, v| a == v) as fn(u64, u64) -> bool),
-            (Op::ScmpCmpNe, |a, v| a != v),
-            (Op::ScmpCmpLt, |a, v| a < v),
-            (Op::ScmpCmpLe, |a, v| a <= v),
-            (Op::ScmpCmpGt, |a, v| a > v),
-            (Op::ScmpCmpGe, |a, v| a >= v),
+            (Op::Equal, (|a, v| a == v) as fn(u64, u64) -> bool),
+            (Op::NotEqual, |a, v| a != v),
+            (Op::Less, |a, v| a < v),
+            (Op::LessOrEqual, |a, v| a <= v),
+            (Op::Greater, |a, v| a > v),
+            (Op::GreaterOrEqual, |a, v| a >= v),
         ] {
             let filter = one_rule("ioctl", &[(2, op, value, 0)]);
             for argument in around {
@@ -140,14 +134,14 @@ fn every_comparison_is_of_64_bits() {
             }
         }
     }
-    let filter = one_rule("ioctl", &[(0, Op::ScmpCmpMaskedEq, 0xf_0000_000f, 0x2_0000_0005)]);
+    let filter = one_rule("ioctl", &[(0, Op::MaskedEqual, 0xf_0000_000f, 0x2_0000_0005)]);
     assert_eq!(native(&filter, "ioctl", &[0xf2_0000_00f5]), ALLOW);
     assert_eq!(native(&filter, "ioctl", &[0x3_0000_0005]), EPERM);
 }
 
 #[test]
 fn conditions_are_anded_but_on_one_argument_ored() {
-    use LinuxSeccompOperator::ScmpCmpEq as Eq;
+    use Operator::Equal as Eq;
     let both = one_rule("ioctl", &[(0, Eq, 1, 0), (1, Eq, 2, 0)]);
     assert_eq!(native(&both, "ioctl", &[1, 2]), ALLOW);
     assert_eq!(native(&both, "ioctl", &[1, 3]), EPERM);
@@ -157,20 +151,22 @@ fn conditions_are_anded_but_on_one_argument_ored() {
 
 #[test]
 fn what_cannot_be_said_is_refused() {
-    let mut profile = LinuxSeccomp::default();
-    profile.set_default_action(LinuxSeccompAction::ScmpActNotify);
-    assert_eq!(compile(&profile), Err(CompileError::Notify));
-    let mut rule = LinuxSyscall::default();
-    let argument = LinuxSeccompArgBuilder::default().index(6usize).build().unwrap();
-    rule.set_names(vec!["read".into()]).set_args(Some(vec![argument]));
-    profile.set_default_action(LinuxSeccompAction::ScmpActErrno).set_syscalls(Some(vec![rule]));
-    assert_eq!(compile(&profile), Err(CompileError::Argument(6)));
+    let notify = Seccomp { default_action: Action::Notify, ..Seccomp::default() };
+    assert_eq!(compile(&notify), Err(CompileError::Notify));
+    let argument = Condition { index: 6, op: Operator::Equal, value: 0, value_two: 0 };
+    let rule = Rule { names: vec!["read".into()], args: vec![argument], ..Rule::default() };
+    let seventh = Seccomp { default_action: Action::Errno, syscalls: vec![rule], ..Seccomp::default() };
+    assert_eq!(compile(&seventh), Err(CompileError::Argument(6)));
+    let flags = Some(vec!["SECCOMP_FILTER_FLAG_NEW_LISTENER".to_owned()]);
+    let listener = Seccomp { flags, ..Seccomp::default() };
+    assert!(matches!(compile(&listener), Err(CompileError::Flag(_))));
 }
 
 #[test]
 fn dockers_profile_is_small() {
+    let profile = profile(&defaults::CAPABILITIES.into_iter().collect());
     let begun = Instant::now();
-    let filter = docker(&defaults::CAPABILITIES);
-    println!("{} instructions, resolved and compiled in {:?}", filter.program.len(), begun.elapsed());
+    let filter = compile(&profile).unwrap();
+    println!("{} instructions, compiled in {:?}", filter.program.len(), begun.elapsed());
     assert!(filter.program.len() < 1000);
 }
