@@ -61,5 +61,7 @@ impl Shared {
 fn start(kind: Kind) -> Result<Arc<Engine>> {
     let engine = Engine::start(kind)?;
     engine.docker().load_images()?;
+    // The container that some of `same`'s calls ask for.
+    engine.docker().ok(["create", "--name", "probe", "busybox"])?;
     Ok(Arc::new(engine))
 }
