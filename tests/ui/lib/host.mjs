@@ -33,8 +33,14 @@ export async function importBusybox(name) {
   await run('sh', ['-c', script, 'import', busybox, process.env.DOCKER ?? 'docker', name])
 }
 
-/** Kills the daemon that answers now, as a crash would. */
-export async function killDaemon() {
-  const { pid } = JSON.parse(await caisson('version', '--json')).host ?? JSON.parse(await caisson('version', '--json')).daemon
-  process.kill(pid, 'SIGKILL')
+/** The process id of the daemon that answers now. */
+export async function daemonPid() {
+  const { daemon, host } = JSON.parse(await caisson('version', '--json'))
+  return (daemon ?? host).pid
+}
+
+/** Waits until a process that is not ours is gone. */
+export async function hasEnded(pid) {
+  // `tail --pid` watches it: node can only wait for its own children.
+  await run('tail', [`--pid=${pid}`, '-f', '/dev/null'])
 }
