@@ -4,16 +4,26 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use caisson_guest_proto::{
     Duplex, FrameError, GUEST_API, GUEST_RELAY, RelayProtocol, RelayRefusal, RelayReply, RelayRequest,
     read_frame, write_frame,
 };
-use caisson_hypervisor::{ConnectError, Vm, VsockStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use caisson_hypervisor::{ConnectError, GuestVsockPort, Vm, VsockStream};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep},
+};
 
 use crate::{Failure, MachineStatus};
+
+/// How long a guest may refuse streams, being behind with accepting those before (its backlog is 128, listen(2)).
+const CROWD_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait before trying again, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why the machine did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -119,14 +129,12 @@ impl MachineHandle {
     /// Opens a stream to the engine's API, with half-close in both directions. A machine that is off is started first and waited for; a machine that failed
     /// is tried again.
     pub async fn api(&self) -> Result<VsockStream, Unavailable> {
-        let vm = self.ask(Request::Need).await?;
-        Ok(Box::new(Duplex::new(vm.connect(GUEST_API).await?)))
+        Ok(Box::new(self.open(GUEST_API).await?))
     }
 
     /// Opens a TCP connection to an address inside the guest, such as a container's. The machine is started if it is off.
     pub async fn relay(&self, address: SocketAddr) -> Result<VsockStream, RelayError> {
-        let vm = self.ask(Request::Need).await?;
-        let mut stream = Duplex::new(vm.connect(GUEST_RELAY).await.map_err(Unavailable::from)?);
+        let mut stream = self.open(GUEST_RELAY).await?;
         let broken = |source| RelayError::Broken { address, source };
         let request = RelayRequest { address, protocol: RelayProtocol::Tcp };
         write_frame(&mut stream, &request).await.map_err(broken)?;
@@ -143,6 +151,21 @@ impl MachineHandle {
     #[must_use]
     pub fn console_log(&self) -> &Path {
         &self.console_log
+    }
+
+    /// Opens a stream to a port that a running guest listens on, so a refusal means that it is behind.
+    async fn open(&self, port: GuestVsockPort) -> Result<Duplex<VsockStream>, Unavailable> {
+        let (mut until, mut pause) = (None, FIRST_PAUSE);
+        loop {
+            let vm = self.ask(Request::Need).await?;
+            let until = *until.get_or_insert_with(|| Instant::now() + CROWD_LIMIT);
+            match vm.connect(port).await {
+                Err(ConnectError::Refused(_)) if Instant::now() < until => sleep(pause).await,
+                Err(error) => return Err(error.into()),
+                Ok(stream) => return Ok(Duplex::new(stream)),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     async fn ask<T>(

@@ -334,6 +334,14 @@ async fn a_client_waits_for_an_engine_that_restarts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_of_a_guest_that_is_behind_waits_in_line() {
+    let bench = bad(Misbehaviour::FallsBehind);
+    bench.handle().start().await.unwrap();
+    let stream = bench.handle().api().await.unwrap();
+    assert_eq!(echoed(stream, "at last\r\n\r\n").await, "at last\r\n\r\n");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_to_a_container_is_made_or_refused_by_the_guest() {
     let bench = good();
     let stream = bench.handle().relay("172.17.0.2:7".parse().unwrap()).await.unwrap();

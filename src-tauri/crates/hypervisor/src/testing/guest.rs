@@ -1,6 +1,6 @@
 //! A guest that speaks guest-proto as the real agent does, or does one thing wrong.
 
-use std::io;
+use std::{io, time::Duration};
 
 use caisson_guest_proto::{
     BootStage, Duplex, FrameError, FromGuest, GUEST_API, GUEST_RELAY, HOST_CONTROL, HOST_PORTS, PROTOCOL,
@@ -41,6 +41,8 @@ pub enum Misbehaviour {
     TalksNonsense,
     /// It does not switch off when told to.
     IgnoresPowerOff,
+    /// After the first API stream it is behind with accepting others, for a second.
+    FallsBehind,
     /// The engine ends once after the boot, and comes back when the host has pinged.
     EngineEndsOnce,
 }
@@ -151,9 +153,13 @@ impl<'a> Agent<'a> {
     }
 
     fn open_doors(&mut self) {
-        if !self.does(Misbehaviour::RefusesApi) {
-            let drops = self.does(Misbehaviour::DropsApi);
-            self.doors.spawn(serve_api(self.side.listen(GUEST_API), drops));
+        let door = self.side.listen(GUEST_API);
+        match self.script.wrong {
+            Some(Misbehaviour::RefusesApi) => drop(door),
+            Some(Misbehaviour::FallsBehind) => {
+                drop(self.doors.spawn(serve_api_later(self.side.clone(), door)))
+            }
+            wrong => drop(self.doors.spawn(serve_api(door, wrong == Some(Misbehaviour::DropsApi)))),
         }
         self.doors.spawn(serve_relay(self.side.listen(GUEST_RELAY)));
     }
@@ -193,6 +199,16 @@ async fn serve_api(mut door: Door, drops: bool) {
             streams.spawn(answer_api(Duplex::new(stream)));
         }
     }
+}
+
+async fn serve_api_later(side: GuestSide, mut first: Door) {
+    if let Some(stream) = first.accept().await {
+        // The host may be gone already.
+        let _ = answer_api(Duplex::new(stream)).await;
+    }
+    drop(first);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    serve_api(side.listen(GUEST_API), false).await;
 }
 
 async fn answer_api(mut stream: Duplex<DuplexStream>) -> io::Result<()> {
