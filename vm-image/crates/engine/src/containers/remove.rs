@@ -45,13 +45,18 @@ impl Task {
         };
         self.set_state(State::Removing(exited.clone()), false);
         if let Some(finishing) = self.finishing.take() {
-            finishing.await?;
+            finishing.done().await;
         }
         let (ground, id, directory) =
             (self.ground.clone(), self.definition.id.clone(), self.directory.clone());
+        let shim = self.shim.clone();
         let removed = tokio::task::spawn_blocking(move || -> Result<(), ApiError> {
             delete(directory.path())
                 .map_err(|e| ApiError::from_chain("could not remove the container's files", &e))?;
+            // A shim that another engine started has left its bundle.
+            if let Err(error) = shim.clear() {
+                error!(error = %chain(&error), "could not remove a bundle");
+            }
             if let Err(error) = ground.images.release(&id) {
                 // What it held is let go of when the engine starts the next time.
                 error!(error = %chain(&error), "could not let go of the container's image");

@@ -36,6 +36,11 @@ impl Containers {
         for id in self.ids_on_disk()? {
             match self.look_at(&id).await {
                 Ok(one) => found.push(one),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    // It was being made, and nobody was told of it.
+                    warn!(%id, "removing a container that was not finished");
+                    remove::delete(self.ground.directory(&id).path())?;
+                }
                 Err(error) => error!(%id, error = %chain(&error), "unreadable container: left alone"),
             }
         }
@@ -80,14 +85,7 @@ impl Containers {
 
     async fn look_at(&self, id: &str) -> io::Result<Found> {
         let directory = self.ground.directory(id);
-        let definition = match directory.definition() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // It was being made, and nobody was told of it.
-                remove::delete(directory.path())?;
-                return Err(error);
-            }
-            other => other?,
-        };
+        let definition = directory.definition()?;
         let stored = directory.state()?;
         let shim = self.ground.shim_of(id);
         let told = if shim.exists() { shim.state().await.ok() } else { None };

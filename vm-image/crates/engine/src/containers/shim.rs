@@ -20,6 +20,7 @@ use caisson_sys::spawn::{Detached, detached};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use serde::Serialize;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use crate::error::{ApiError, chain};
@@ -160,24 +161,41 @@ impl Shim {
     }
 }
 
+/// A shim that this engine started, on its way to its exit.
+pub(crate) struct Finishing {
+    pid: Pid,
+    reaped: JoinHandle<()>,
+}
+
 impl ShimProcess {
-    /// Waits for the shim's exit, reaps it and removes its bundle.
-    pub(crate) async fn finish(self) {
-        match tokio::time::timeout(EXITS_WITHIN, reap(self.pid)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, pid = %self.pid, "could not reap a shim"),
-            Err(_) => {
-                warn!(pid = %self.pid, "a shim does not exit; killing it");
-                if let Err(error) = rustix::process::kill_process(self.pid, rustix::process::Signal::KILL) {
-                    warn!(%error, pid = %self.pid, "could not kill a shim");
-                }
-                if let Err(error) = reap(self.pid).await {
-                    warn!(%error, pid = %self.pid, "could not reap a shim");
-                }
+    /// Reaps the shim when it exits, whenever that is, and then removes its bundle.
+    pub(crate) fn finish(self) -> Finishing {
+        let Self { shim, pid } = self;
+        let reaped = tokio::spawn(async move {
+            if let Err(error) = reap(pid).await {
+                warn!(%error, %pid, "could not reap a shim");
             }
+            if let Err(error) = shim.clear() {
+                warn!(error = %chain(&error), bundle = %shim.bundle.display(), "could not remove a bundle");
+            }
+        });
+        Finishing { pid, reaped }
+    }
+}
+
+impl Finishing {
+    /// Returns once the shim is gone. To be asked when its container has ended: one that does not exit then is killed.
+    pub(crate) async fn done(mut self) {
+        if tokio::time::timeout(EXITS_WITHIN, &mut self.reaped).await.is_ok() {
+            return;
         }
-        if let Err(error) = self.shim.clear() {
-            warn!(error = %chain(&error), bundle = %self.shim.bundle.display(), "could not remove a bundle");
+        warn!(pid = %self.pid, "a shim does not exit; killing it");
+        // The pid is the shim's until it is reaped, which has not happened.
+        if let Err(error) = rustix::process::kill_process(self.pid, rustix::process::Signal::KILL) {
+            warn!(%error, pid = %self.pid, "could not kill a shim");
+        }
+        if let Err(error) = self.reaped.await {
+            warn!(%error, pid = %self.pid, "could not wait for a shim");
         }
     }
 }

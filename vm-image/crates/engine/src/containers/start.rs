@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use caisson_docker_api::time::Timestamp;
 use caisson_networks::{AttachRequest, NetworkMode, Sandbox};
-use caisson_shim::proto::FailureKind;
+use caisson_shim::proto::{FailureKind, StartFailure};
 use caisson_shim::{LogTarget, Rootfs, ShimConfig, Stdin};
 use tracing::{debug, info};
 
@@ -48,7 +48,7 @@ impl Task {
             State::Exited(exited) => exited.finished_at,
         };
         if let Some(finishing) = self.finishing.take() {
-            finishing.await?;
+            finishing.done().await;
         }
         match self.launch(before).await {
             Ok(running) => {
@@ -107,7 +107,7 @@ impl Task {
         let process = self.spawn_shim(sandbox.clone()).await?;
         let started = self.start_process().await;
         // Whatever comes of it, the shim's exit is waited for in the background; the next start waits for that.
-        self.finishing = Some(tokio::spawn(process.finish()));
+        self.finishing = Some(process.finish());
         started
     }
 
@@ -137,13 +137,7 @@ impl Task {
         let started = self.shim.start().await.map_err(|e| failed(&self.shim, &e))?;
         started.map_err(|failure| StartError {
             exit_code: failure.kind.exit_code(),
-            error: ApiError::new(
-                status_of(failure.kind),
-                format!(
-                    "failed to create task for container: failed to create shim task: OCI runtime create failed: {}",
-                    failure.message
-                ),
-            ),
+            error: ApiError::new(status_of(failure.kind), in_dockerd_s_words(&failure)),
         })
     }
 
@@ -166,6 +160,22 @@ fn status_of(kind: FailureKind) -> ErrorKind {
         | FailureKind::Permission
         | FailureKind::Invalid => ErrorKind::InvalidParameter,
         FailureKind::Other => ErrorKind::Internal,
+    }
+}
+
+/// What dockerd puts before a failure: nothing before what it finds out itself (users, the working directory), the names of
+/// its helpers before what they do. Clients tell 126 and 127 from 125 by these texts.
+fn in_dockerd_s_words(failure: &StartFailure) -> String {
+    const TASK: &str =
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: ";
+    match failure.kind {
+        _ if failure.message.starts_with("exec: ") => {
+            format!("{TASK}runc create failed: unable to start container process: {}", failure.message)
+        }
+        FailureKind::Invalid | FailureKind::NotDirectory => failure.message.clone(),
+        FailureKind::NotFound | FailureKind::NotExecutable | FailureKind::Permission | FailureKind::Other => {
+            format!("{TASK}{}", failure.message)
+        }
     }
 }
 

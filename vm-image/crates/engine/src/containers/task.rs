@@ -11,7 +11,7 @@ use tracing::{Instrument, error, info, info_span};
 
 use super::attach::{Attached, Streams};
 use super::record::{Definition, Directory};
-use super::shim::{Shim, timestamp};
+use super::shim::{Finishing, Shim, timestamp};
 use super::signal::SignalNumber;
 use super::state::{Exited, Running, State, Status};
 use super::{Containers, Ground, Handle, Register};
@@ -57,8 +57,8 @@ pub(super) struct Task {
     pub(super) waiting: Vec<Waiting>,
     /// Resolves when the running container ends.
     pub(super) end: Option<JoinHandle<Option<ExitRecord>>>,
-    /// The last run's shim on its way out.
-    pub(super) finishing: Option<JoinHandle<()>>,
+    /// The shim of this run or the last, if this engine started it.
+    pub(super) finishing: Option<Finishing>,
     pub(super) keep_at_end: bool,
 }
 
