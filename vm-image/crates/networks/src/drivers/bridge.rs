@@ -18,7 +18,7 @@ use super::{Driver, DriverError, Features, Reason};
 use crate::book::{EndpointRecord, NetworkRecord};
 use crate::ipam::choose_range;
 use crate::netlink::{self, Link, Netlink, Veth};
-use crate::{IpamConfig, Mac, Subnet, ids};
+use crate::{EndpointLink, IpamConfig, Mac, Subnet, ids};
 
 /// The name that users expect.
 const FIRST_NAME: &str = "docker0";
@@ -111,16 +111,14 @@ impl Driver for Bridge {
         let bridge = self.device().as_ref().map(|device| device.index);
         let bridge = bridge.ok_or_else(|| Reason::Gone(network.name.clone()))?;
         let veth = Veth { name, bridge, netns: netns.as_fd(), peer: INSIDE, mac: link.mac, mtu: MTU };
-        Netlink::open()?
-            .batch(vec![netlink::create_veth(&veth), netlink::set_alias(name, &mark(network))])?;
-        let eth0 = netlink::find_link(inside, INSIDE)?.ok_or_else(|| Reason::Gone(INSIDE.into()))?.index;
-        let range = Subnet::containing(link.address, link.prefix);
-        let changes = vec![
-            netlink::add_address(eth0, link.address, range),
-            netlink::set_up(eth0),
-            netlink::add_default_route(eth0, link.gateway),
-        ];
-        Ok(inside.batch(changes)?)
+        let mut outside = Netlink::open()?;
+        outside.batch(vec![netlink::create_veth(&veth), netlink::set_alias(name, &mark(network))])?;
+        let eth0 = configure(inside, link)?;
+        // From the container to the bridge: each end notices what the one before it has.
+        let port = index_of(&mut outside, name)?;
+        netlink::await_carrier(inside, eth0)?;
+        netlink::await_carrier(&mut outside, port)?;
+        Ok(netlink::await_carrier(&mut outside, bridge)?)
     }
 
     fn is_joined(&self, record: &EndpointRecord) -> Result<bool, DriverError> {
@@ -169,6 +167,22 @@ impl Bridge {
     fn device(&self) -> MutexGuard<'_, Option<Link>> {
         self.device.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Sets up the container's end; returns its index.
+fn configure(inside: &mut Netlink, link: &EndpointLink) -> Result<u32, DriverError> {
+    let eth0 = index_of(inside, INSIDE)?;
+    inside.batch(vec![
+        netlink::add_address(eth0, link.address, Subnet::containing(link.address, link.prefix)),
+        netlink::set_up(eth0),
+        netlink::add_default_route(eth0, link.gateway),
+    ])?;
+    Ok(eth0)
+}
+
+fn index_of(netlink: &mut Netlink, device: &str) -> Result<u32, DriverError> {
+    let found = netlink::find_link(netlink, device)?;
+    Ok(found.ok_or_else(|| Reason::Gone(device.to_owned()))?.index)
 }
 
 /// What is written on the devices of a network.

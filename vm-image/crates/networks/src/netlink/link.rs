@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NlasIterator};
 use netlink_packet_route::link::{
@@ -16,18 +18,24 @@ use crate::Mac;
 
 // linux/if_link.h and linux/if_bridge.h
 const IFLA_IFNAME: u16 = 3;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_BRPORT_STATE: u16 = 1;
-const IFLA_BRPORT_FLUSH: u16 = 23;
+const IFLA_BRPORT_FLUSH: u16 = 24;
 const BR_STATE_DISABLED: u8 = 0;
+const IF_OPER_UP: u8 = 6;
 
 /// Attribute types carry flags in their two highest bits.
 const TYPE_MASK: u16 = 0x3fff;
 
 /// `struct ifinfomsg` in bytes.
 const HEADER: usize = 16;
+
+/// How long a kernel may take to notice that a cable was plugged in, and how often it is asked.
+const CARRIER_PATIENCE: Duration = Duration::from_millis(200);
+const CARRIER_PAUSE: Duration = Duration::from_millis(1);
 
 /// What this crate wants to know of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +139,28 @@ pub(crate) fn create_veth(veth: &Veth<'_>) -> Request {
         message: RouteNetlinkMessage::NewLink(message),
         flags: NLM_F_CREATE | NLM_F_EXCL,
     }
+}
+
+/// Waits until a device that was brought up carries packets: its other end is up, too, and a bridge forwards.
+///
+/// The kernel notices such a change some time later, up to a second, and drops what is sent before. Asking after a
+/// device makes it notice at once (since Linux 6.8; `rtnl_getlink` and `linkwatch_sync_dev` of its sources). An older
+/// one is asked until it has noticed, or [`CARRIER_PATIENCE`] is over: then the first packets may be late.
+pub(crate) fn await_carrier(netlink: &mut Netlink, index: u32) -> io::Result<()> {
+    let give_up = Instant::now() + CARRIER_PATIENCE;
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    while netlink.get(RouteNetlinkMessage::GetLink(message.clone()), operates)? == Some(false)
+        && Instant::now() < give_up
+    {
+        thread::sleep(CARRIER_PAUSE);
+    }
+    Ok(())
+}
+
+fn operates(payload: &[u8]) -> Option<bool> {
+    let mut attributes = NlasIterator::new(payload.get(HEADER..)?).flatten();
+    attributes.find(|a| a.kind() & TYPE_MASK == IFLA_OPERSTATE).map(|a| a.value() == [IF_OPER_UP])
 }
 
 /// Leaves a text on a device, which says whose it is.

@@ -23,8 +23,8 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 pub(crate) use address::add_address;
 pub(crate) use link::{
-    Link, Veth, create_bridge, create_veth, delete_link, find_link, isolate_port, links, rename, set_alias,
-    set_up,
+    Link, Veth, await_carrier, create_bridge, create_veth, delete_link, find_link, isolate_port, links,
+    rename, set_alias, set_up,
 };
 pub(crate) use route::{add_default_route, connected_ranges};
 

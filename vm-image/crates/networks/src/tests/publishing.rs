@@ -134,7 +134,7 @@ fn a_connection_to_a_container_that_does_not_listen_is_reset() {
 
 #[test]
 fn much_data_arrives_whole_both_ways_at_once() {
-    const BYTES: usize = 64 << 20;
+    const BYTES: usize = 16 << 20;
     fn pattern(seed: usize) -> Vec<u8> {
         (0..BYTES).map(|n| ((n * seed) >> 7) as u8).collect()
     }

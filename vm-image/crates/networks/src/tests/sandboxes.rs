@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::time::Instant;
 
 use super::*;
 use crate::error::chain;
@@ -65,8 +66,11 @@ fn an_address_that_was_given_back_is_granted_again_and_works_at_once() {
             assert_eq!(address(&server).to_string(), "172.17.0.3", "round {round}");
             let listener = listen_in(&server);
             let at = SocketAddr::new(address(&server).into(), 80);
+            let start = Instant::now();
             converse(inside(&client, || connect(at)), &listener);
             converse(connect(at).unwrap(), &listener);
+            // A lost packet is sent again after a second.
+            assert!(start.elapsed() < Duration::from_millis(900), "round {round}: {:?}", start.elapsed());
             networks.detach(&server.container).await.unwrap();
         }
         assert!(matches!(networks.attach(request("client", vec![])).await, Err(AttachError::Attached(_))));
