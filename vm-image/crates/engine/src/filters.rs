@@ -72,7 +72,7 @@ impl Filters {
         match value.to_ascii_lowercase().as_str() {
             "1" | "true" => Ok(Some(true)),
             "0" | "false" => Ok(Some(false)),
-            _ => Err(ApiError::invalid(format!("invalid filter '{name}={value}'"))),
+            _ => Err(ApiError::invalid(format!("invalid filter '{name}=[{value}]'"))),
         }
     }
 }

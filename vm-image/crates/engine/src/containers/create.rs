@@ -148,12 +148,12 @@ fn merge(config: &mut Config, image: &RunConfig) {
         ports.extend(image.exposed_ports.keys().map(|port| (port.clone(), Empty {})));
     }
     let name = |entry: &str| entry.split('=').next().map(str::to_owned);
-    let env = config.env.get_or_insert_default();
-    for entry in &image.env {
-        if !env.iter().any(|known| name(known) == name(entry)) {
-            env.push(entry.clone());
-        }
+    let missing = |entry: &&String| !config.env.iter().flatten().any(|known| name(known) == name(entry));
+    let from_image: Vec<String> = image.env.iter().filter(missing).cloned().collect();
+    if !from_image.is_empty() {
+        config.env.get_or_insert_default().extend(from_image);
     }
+    config.volumes = config.volumes.take().filter(|volumes| !volumes.is_empty());
     let labels = config.labels.get_or_insert_default();
     for (key, value) in &image.labels {
         labels.entry(key.clone()).or_insert_with(|| value.clone());
@@ -213,7 +213,6 @@ fn complete(host: &mut HostConfig) -> Result<(), ApiError> {
     or(&mut host.log_config.kind, "json-file");
     or(&mut host.restart_policy.name, "no");
     host.log_config.config.get_or_insert_default();
-    host.port_bindings.get_or_insert_default();
     if host.shm_size == 0 {
         host.shm_size = i64::try_from(caisson_runtime::defaults::SHM_SIZE).expect("it is 64 MiB");
     }

@@ -146,7 +146,10 @@ fn exit_codes(filters: &Filters) -> Result<Option<Vec<i32>>, ApiError> {
         return Ok(None);
     }
     let code = |text: &String| {
-        text.parse().map_err(|_| ApiError::invalid(format!("invalid filter 'exited={text}'")))
+        let bad = |_: std::num::ParseIntError| {
+            format!("invalid filter 'exited={text}': strconv.Atoi: parsing {text:?}: invalid syntax")
+        };
+        text.parse().map_err(|e| ApiError::invalid(bad(e)))
     };
     filters.get("exited").iter().map(code).collect::<Result<_, _>>().map(Some)
 }

@@ -20,8 +20,7 @@ pub(crate) fn points(host: &HostConfig) -> Result<Vec<MountPoint>, ApiError> {
         add(&mut points, from_mount(mount)?)?;
     }
     for destination in host.tmpfs.iter().flatten().map(|(destination, _)| destination) {
-        check_destination(destination)
-            .map_err(|e| ApiError::invalid(format!("invalid mount config for type \"tmpfs\": {e}")))?;
+        check_destination(destination).map_err(ApiError::invalid)?;
     }
     points.sort_by(|a: &MountPoint, b| a.destination.cmp(&b.destination));
     Ok(points)
@@ -42,6 +41,7 @@ fn parse_bind(text: &str) -> Result<MountPoint, ApiError> {
     let (source, destination, options) = match parts[..] {
         [source, destination] => (source, destination, ""),
         [source, destination, options] => (source, destination, options),
+        [path] if path.starts_with('/') => return Err(volumes_are_not_here(path)),
         _ => return Err(invalid()),
     };
     if source.is_empty() {

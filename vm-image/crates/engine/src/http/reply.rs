@@ -105,6 +105,14 @@ pub(crate) fn error(error: &ApiError) -> Reply {
     }
 }
 
+/// The same as plain text: to those who asked for the connection, and to clients older than the JSON bodies.
+pub(crate) fn plain_error(error: &ApiError) -> Reply {
+    let text = Bytes::from(format!("{}\n", error.message));
+    let mut reply = with_body(super::error::status(error.kind), ReplyBody::Full(Some(text)));
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    reply
+}
+
 /// Adds a header.
 pub(crate) fn header(reply: &mut Reply, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {

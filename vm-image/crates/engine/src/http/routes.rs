@@ -42,7 +42,7 @@ macro_rules! row {
 static ROUTES: &[Route] = &[
     // System
     row!(GET "/_ping" => system::ping),
-    row!(HEAD "/_ping" => system::ping),
+    row!(HEAD "/_ping" => system::ping_head),
     row!(GET "/version" => system::version),
     row!(GET "/info" => system::info),
     row!(GET "/events" => events::follow),

@@ -78,7 +78,10 @@ async fn route(
     let path = form::unescape(path, false)?;
     let (route, name) =
         routes::find(request.method(), &path).ok_or_else(|| ApiError::not_found("page not found"))?;
-    let version = version::negotiate(asked)?;
+    let version = match version::negotiate(asked) {
+        Err(failure) if asked < Some(version::OLDEST) => return Ok(reply::plain_error(&failure)),
+        other => other?,
+    };
     if route.hijacks && request.method() == Method::POST {
         hijacker.stop_reading();
     }
@@ -96,7 +99,7 @@ async fn route(
     if !route.hijacks {
         return outcome;
     }
-    Ok(closing(outcome.unwrap_or_else(|failure| reply::error(&failure))))
+    Ok(closing(outcome.unwrap_or_else(|failure| reply::plain_error(&failure))))
 }
 
 fn add_headers(reply: &mut Reply) {

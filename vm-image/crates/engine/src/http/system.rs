@@ -16,9 +16,18 @@ use crate::engine::Engine;
 use crate::error::ApiError;
 use crate::system::{self, Host};
 
-/// `GET|HEAD /_ping`: alive, and what a client must know before it says anything else.
+/// `GET /_ping`: alive, and what a client must know before it says anything else.
 pub(crate) async fn ping(_call: Call) -> Result<Reply, ApiError> {
-    let mut reply = Reply::new(ReplyBody::Full(Some(Bytes::from_static(b"OK"))));
+    Ok(pong(Some(Bytes::from_static(b"OK"))))
+}
+
+/// `HEAD /_ping`: the same without a body, and without its length.
+pub(crate) async fn ping_head(_call: Call) -> Result<Reply, ApiError> {
+    Ok(pong(None))
+}
+
+fn pong(body: Option<Bytes>) -> Reply {
+    let mut reply = Reply::new(ReplyBody::Full(body));
     for (name, value) in [
         ("builder-version", "1"),
         ("swarm", "inactive"),
@@ -28,7 +37,7 @@ pub(crate) async fn ping(_call: Call) -> Result<Reply, ApiError> {
         reply::header(&mut reply, name, value);
     }
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    Ok(reply)
+    reply
 }
 
 /// `GET /version`.

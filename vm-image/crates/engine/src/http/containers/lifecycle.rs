@@ -4,7 +4,7 @@ use hyper::StatusCode;
 
 use crate::containers::signal::{KILL, SignalNumber};
 use crate::containers::stop::StopOptions;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorKind};
 use crate::http::call::Call;
 use crate::http::form::Form;
 use crate::http::reply::{self, Reply};
@@ -15,13 +15,20 @@ pub(crate) async fn start(call: Call) -> Result<Reply, ApiError> {
 }
 
 pub(crate) async fn stop(call: Call) -> Result<Reply, ApiError> {
-    let options = stop_options(&call.form)?;
-    call.engine.containers.find(&call.name)?.stop(&options).await?;
+    let timeout = call.form.int("t")?;
+    let handle = call.engine.containers.find(&call.name)?;
+    // Whatever it is, dockerd makes it a 500.
+    let within = |e: ApiError| match e.kind {
+        ErrorKind::NotModified => e,
+        _ => ApiError::internal(e.within(&format!("cannot stop container: {}", call.name)).message),
+    };
+    let signal = stop_signal(&call.form).map_err(within)?;
+    handle.stop(&StopOptions { signal, timeout }).await.map_err(within)?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
 pub(crate) async fn restart(call: Call) -> Result<Reply, ApiError> {
-    let options = stop_options(&call.form)?;
+    let options = StopOptions { signal: stop_signal(&call.form)?, timeout: call.form.int("t")? };
     let handle = call.engine.containers.find(&call.name)?;
     handle
         .restart(&options)
@@ -30,12 +37,11 @@ pub(crate) async fn restart(call: Call) -> Result<Reply, ApiError> {
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
-fn stop_options(form: &Form) -> Result<StopOptions, ApiError> {
-    let signal = match form.get("signal") {
-        "" => None,
-        text => Some(SignalNumber::parse(text)?),
-    };
-    Ok(StopOptions { signal, timeout: form.int("t")? })
+fn stop_signal(form: &Form) -> Result<Option<SignalNumber>, ApiError> {
+    match form.get("signal") {
+        "" => Ok(None),
+        text => SignalNumber::parse(text).map(Some),
+    }
 }
 
 pub(crate) async fn kill(call: Call) -> Result<Reply, ApiError> {
@@ -55,7 +61,6 @@ pub(crate) async fn resize(call: Call) -> Result<Reply, ApiError> {
         let bad = |why: &str| ApiError::invalid(format!("invalid resize {what} {text:?}: {why}"));
         match text.parse::<u32>() {
             Ok(number) => u16::try_from(number).map_err(|_| bad("value out of range")),
-            Err(_) if text.is_empty() => Ok(0),
             Err(_) => Err(bad("invalid syntax")),
         }
     };
