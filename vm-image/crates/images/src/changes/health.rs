@@ -41,11 +41,15 @@ fn set_flag(health: &mut HealthConfig, flag: &str) -> Result<(), ChangeError> {
         "start-period" => health.start_period = time(name, value)?,
         "start-interval" => health.start_interval = time(name, value)?,
         "retries" => {
-            let retries = value.parse().ok().filter(|retries| *retries >= 0);
-            let bad = || ChangeError::Health(format!("--retries cannot be negative or no number ({value})"));
-            health.retries = retries.ok_or_else(bad)?;
+            let number = value.parse();
+            let number: i64 =
+                number.map_err(|_| ChangeError::Health(format!("--retries is no number ({value})")))?;
+            if number < 0 {
+                return Err(ChangeError::Health(format!("--retries cannot be negative ({number})")));
+            }
+            health.retries = number;
         }
-        _ => return Err(ChangeError::Health(format!("Unknown flag: {name}"))),
+        _ => return Err(ChangeError::Health(format!("unknown flag: --{name}"))),
     }
     Ok(())
 }

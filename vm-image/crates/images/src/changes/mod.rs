@@ -40,10 +40,10 @@ pub enum ChangeError {
     #[error("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")]
     ChainedOnBuild,
     /// No such port.
-    #[error("invalid containerPort: {0}")]
+    #[error("Invalid containerPort: {0}")]
     Port(String),
     /// No such protocol.
-    #[error("invalid proto: {0}")]
+    #[error("Invalid proto: {0}")]
     Protocol(String),
     /// No such signal.
     #[error("invalid signal: {0}")]
@@ -57,7 +57,7 @@ pub enum ChangeError {
         /// The word.
         word: String,
         /// What is wrong with it.
-        why: &'static str,
+        why: String,
     },
 }
 
@@ -101,24 +101,24 @@ impl Change<'_> {
     fn command_line(&self, rest: &str) -> Vec<String> {
         match words::json(rest) {
             Some(words) => words,
-            None if rest.is_empty() => Vec::new(),
             None => {
                 let shell = self.config.shell.clone();
                 let mut line = shell.unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
-                line.push(rest.to_owned());
+                line.extend(Some(rest.to_owned()).filter(|rest| !rest.is_empty()));
                 line
             }
         }
     }
 
     fn command(&mut self, rest: &str) {
-        let line = self.command_line(rest);
-        self.command_set |= !line.is_empty();
-        self.config.cmd = Some(line);
+        let line = Some(self.command_line(rest)).filter(|line| !line.is_empty());
+        self.command_set |= line.is_some();
+        self.config.cmd = line;
     }
 
     fn entrypoint(&mut self, rest: &str) {
-        self.config.entrypoint = Some(self.command_line(rest));
+        let line = if rest.is_empty() { Vec::new() } else { self.command_line(rest) };
+        self.config.entrypoint = Some(line).filter(|line| !line.is_empty());
         if !self.command_set {
             self.config.cmd = None;
         }

@@ -17,7 +17,6 @@ fn commands_are_lines_or_arrays() {
         (r#"CMD ["sh", "-l"]"#, &["sh", "-l"][..]),
         ("cmd echo $HOME 'a b'", &["/bin/sh", "-c", "echo $HOME 'a b'"]),
         ("CMD [sh]", &["/bin/sh", "-c", "[sh]"]),
-        ("CMD []", &[]),
     ] {
         assert_eq!(applied(&[change]).unwrap().cmd, Some(strings(words)), "{change}");
     }
@@ -86,11 +85,14 @@ fn what_cannot_be_is_refused() {
         ("ENV A", "ENV must have two arguments"),
         ("ENV A=1 B", "Syntax error - can't find = in \"B\". Must be of the form: name=value"),
         ("ENV =1", "ENV names can not be blank"),
-        ("LABEL ${X:?}=1", "failed to process \"${X:?}\": unsupported modifier in substitution"),
+        ("LABEL ${X:?}=1", "failed to process \"${X:?}\": X: is not allowed to be unset"),
+        ("LABEL ${X:!}=1", "failed to process \"${X:!}\": unsupported modifier in substitution"),
+        ("HEALTHCHECK --foo=1 CMD x", "unknown flag: --foo"),
+        ("HEALTHCHECK --retries=-1 CMD x", "--retries cannot be negative (-1)"),
         ("USER", "USER requires exactly one argument"),
-        ("EXPOSE http", "invalid containerPort: http"),
-        ("EXPOSE 80/icmp", "invalid proto: icmp"),
-        ("EXPOSE 9-8", "invalid containerPort: 9-8"),
+        ("EXPOSE http", "Invalid containerPort: http"),
+        ("EXPOSE 80/icmp", "Invalid proto: icmp"),
+        ("EXPOSE 9-8", "Invalid containerPort: 9-8"),
         ("VOLUME [\"\"]", "VOLUME specified can not be an empty string"),
         ("STOPSIGNAL SIGNOT", "invalid signal: SIGNOT"),
         ("STOPSIGNAL 0", "invalid signal: 0"),

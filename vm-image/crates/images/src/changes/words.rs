@@ -102,8 +102,8 @@ struct Expansion<'a> {
 }
 
 impl Expansion<'_> {
-    fn error(&self, why: &'static str) -> ChangeError {
-        ChangeError::Expansion { word: self.word.to_owned(), why }
+    fn error(&self, why: impl Into<String>) -> ChangeError {
+        ChangeError::Expansion { word: self.word.to_owned(), why: why.into() }
     }
 
     fn until(&mut self, end: Option<char>) -> Result<String, ChangeError> {
@@ -179,7 +179,7 @@ impl Expansion<'_> {
         name
     }
 
-    /// `{name}`, `{name:-default}`, `{name:+other}`, and these without the colon.
+    /// `{name}`, `{name:-default}`, `{name:+other}`, `{name:?error}`, and these without the colon.
     fn braced(&mut self) -> Result<String, ChangeError> {
         let name = self.name();
         let value = self.environment.get(&name).map(str::to_owned);
@@ -195,6 +195,11 @@ impl Expansion<'_> {
             Some('+') => {
                 let other = self.until(Some('}'))?;
                 Ok(if is_set { other } else { String::new() })
+            }
+            Some('?') => {
+                let told = self.until(Some('}'))?;
+                let why = if told.is_empty() { "is not allowed to be unset" } else { &told };
+                value.filter(|_| is_set).ok_or_else(|| self.error(format!("{name}: {why}")))
             }
             _ => Err(self.error("unsupported modifier in substitution")),
         }

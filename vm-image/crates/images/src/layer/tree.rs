@@ -178,9 +178,10 @@ impl Place {
         Ok(fs::linkat(&target.parent, target.name(), &self.parent, self.name(), AtFlags::empty())?)
     }
 
+    /// Makes a device or a pipe that nobody may use yet; overlayfs' own whiteouts stay so.
     pub(crate) fn make_node(&self, kind: FileType, device: Device) -> io::Result<()> {
         let number = fs::makedev(device.major, device.minor);
-        Ok(fs::mknodat(&self.parent, self.name(), kind, Mode::RUSR | Mode::WUSR, number)?)
+        Ok(fs::mknodat(&self.parent, self.name(), kind, Mode::empty(), number)?)
     }
 
     pub(crate) fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
