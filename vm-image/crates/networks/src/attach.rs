@@ -3,15 +3,16 @@
 //! In this order: an address is granted and the sandbox goes on record; namespace; device, address, routes; ports. What
 //! fails is undone in reverse by the same code that detaches.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use caisson_sys::netns::{self, Netns};
 
-use crate::book::{Book, EndpointRecord, NetworkRecord, SandboxRecord};
-use crate::drivers::{Driver, DriverError, Features};
+use crate::book::{EndpointRecord, NetworkRecord, SandboxRecord};
+use crate::drivers::DriverError;
 use crate::netlink::{self, Netlink};
 use crate::networks::{Shared, blocking};
 use crate::ports::Owner;
@@ -106,53 +107,50 @@ impl Shared {
     /// Makes what the network's endpoints share, grants an address and puts the sandbox on record.
     fn grant(&self, request: &AttachRequest) -> Result<SandboxRecord, AttachError> {
         check_id(&request.container)?;
-        let mut book = self.book();
-        if book.sandbox(&request.container).is_some() {
-            return Err(AttachError::Attached(request.container.clone()));
-        }
-        let name = request.mode.network();
-        let network = book.network(name).cloned().expect("the built-in networks are always on record");
+        let (mut network, in_use) = self.look_up(request)?;
         let driver = self.drivers.of(&network);
-        let features = driver.features();
-        let endpoint = self.new_endpoint(&mut book, driver, network, request)?;
-        let netns = features.namespace.then(|| self.netns_dir.join(ids::short_id()));
-        let record = SandboxRecord {
-            container: request.container.clone(),
-            name: request.name.clone(),
-            netns,
-            endpoints: vec![endpoint],
-            ports: Vec::new(),
-        };
-        let unrecorded = |source| AttachError::Record { container: request.container.clone(), source };
-        book.put(record.clone()).map_err(unrecorded)?;
-        Ok(record)
-    }
-
-    fn new_endpoint(
-        &self,
-        book: &mut Book,
-        driver: &dyn Driver,
-        mut network: NetworkRecord,
-        request: &AttachRequest,
-    ) -> Result<EndpointRecord, AttachError> {
         let failed = |source: DriverError| AttachError::Endpoint {
             name: request.name.clone(),
             network: request.mode.network().to_owned(),
             source,
         };
-        let Features { address, .. } = driver.features();
-        let mut link = None;
-        if address {
-            let granted = book.granted(&network.id);
-            network.ipam = driver.prepare(&network, !granted.is_empty()).map_err(failed)?;
-            let unrecorded = |source| AttachError::Record { container: request.container.clone(), source };
-            book.set_ipam(&network.name, network.ipam).map_err(unrecorded)?;
-            link = Some(next_link(&network, &granted)?);
-        }
+        // These wait for the kernel; the book is for others meanwhile.
+        network.ipam = driver.prepare(&network, in_use).map_err(failed)?;
         let device = driver.new_device().map_err(failed)?;
-        let endpoint =
-            Endpoint { network: network.name, network_id: network.id, endpoint_id: ids::new_id(), link };
-        Ok(EndpointRecord { endpoint, device })
+        let features = driver.features();
+        let netns = features.namespace.then(|| self.netns_dir.join(ids::short_id()));
+
+        let mut book = self.book();
+        let link =
+            if features.address { Some(next_link(&network, &book.granted(&network.id))?) } else { None };
+        let endpoint = Endpoint {
+            network: network.name.clone(),
+            network_id: network.id,
+            endpoint_id: ids::new_id(),
+            link,
+        };
+        let record = SandboxRecord {
+            container: request.container.clone(),
+            name: request.name.clone(),
+            netns,
+            endpoints: vec![EndpointRecord { endpoint, device }],
+            ports: Vec::new(),
+        };
+        let recorded = book.set_ipam(&network.name, network.ipam).and_then(|()| book.put(record.clone()));
+        recorded.map_err(|source| AttachError::Record { container: request.container.clone(), source })?;
+        Ok(record)
+    }
+
+    /// The network that is to be joined, and whether addresses of it are granted.
+    fn look_up(&self, request: &AttachRequest) -> Result<(NetworkRecord, bool), AttachError> {
+        let book = self.book();
+        if book.sandbox(&request.container).is_some() {
+            return Err(AttachError::Attached(request.container.clone()));
+        }
+        let network = book.network(request.mode.network()).cloned();
+        let network = network.expect("the built-in networks are always on record");
+        let in_use = !book.granted(&network.id).is_empty();
+        Ok((network, in_use))
     }
 
     /// `None` for a container in the engine's own.
@@ -183,10 +181,7 @@ impl Shared {
 }
 
 /// The next free address of a network, as an endpoint has it.
-fn next_link(
-    network: &NetworkRecord,
-    granted: &std::collections::BTreeSet<std::net::Ipv4Addr>,
-) -> Result<EndpointLink, AttachError> {
+fn next_link(network: &NetworkRecord, granted: &BTreeSet<Ipv4Addr>) -> Result<EndpointLink, AttachError> {
     let free = network.ipam.and_then(|ipam| Some((ipam, ipam::next_free(&ipam, granted)?)));
     let (ipam, address) = free.ok_or_else(|| AttachError::NoAddress {
         network: network.name.clone(),

@@ -32,8 +32,16 @@ const INSIDE: &str = "eth0";
 /// The default bridge.
 #[derive(Debug, Default)]
 pub(super) struct Bridge {
-    /// The bridge that this process has made, or found and put in order.
-    device: Mutex<Option<Link>>,
+    /// The bridge that this process has made, or found and put in order. Locked for a moment only.
+    made: Mutex<Option<Made>>,
+    /// Held by the one that makes it.
+    turn: Mutex<()>,
+}
+
+#[derive(Debug, Clone)]
+struct Made {
+    device: Link,
+    ipam: IpamConfig,
 }
 
 impl Driver for Bridge {
@@ -46,7 +54,7 @@ impl Driver for Bridge {
     }
 
     fn options(&self) -> BTreeMap<String, String> {
-        let name = self.device().as_ref().map_or(FIRST_NAME.into(), |device| device.name.clone());
+        let name = self.made().as_ref().map_or(FIRST_NAME.into(), |made| made.device.name.clone());
         let options = [
             ("com.docker.network.bridge.default_bridge", "true".to_owned()),
             ("com.docker.network.bridge.enable_icc", "true".to_owned()),
@@ -67,25 +75,17 @@ impl Driver for Bridge {
     }
 
     fn prepare(&self, network: &NetworkRecord, in_use: bool) -> Result<Option<IpamConfig>, DriverError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut netlink = Netlink::open()?;
-        let mut device = self.device();
-        if let Some(known) = &*device
-            && netlink::find_link(&mut netlink, &known.name)?.as_ref() == Some(known)
+        let made = self.made().clone();
+        if let Some(Made { device, ipam }) = made
+            && netlink::find_link(&mut netlink, &device.name)?.as_ref() == Some(&device)
         {
-            return Ok(network.ipam);
+            return Ok(Some(ipam));
         }
-        let (found, ipam) = match (own_bridge(&mut netlink, network)?, network.ipam) {
-            (Some(found), Some(ipam)) => (found, ipam),
-            (None, Some(ipam)) if in_use => (create(&mut netlink, network, &ipam)?, ipam),
-            (found, _) => {
-                let ipam = free_range(&mut netlink, network)?;
-                (found.map_or_else(|| create(&mut netlink, network, &ipam), Ok)?, ipam)
-            }
-        };
-        // A crash may have come between the creation of the bridge and this.
-        let address = netlink::add_address(found.index, ipam.gateway, ipam.subnet);
-        netlink.batch(vec![address, netlink::set_up(found.index)])?;
-        *device = Some(found);
+        let made = make(&mut netlink, network, in_use)?;
+        let ipam = made.ipam;
+        *self.made() = Some(made);
         Ok(Some(ipam))
     }
 
@@ -108,7 +108,7 @@ impl Driver for Bridge {
     ) -> Result<(), DriverError> {
         // The name was free when it went on record, so neither this nor an undo touches a device of others.
         let (Some(name), Some(link)) = (&record.device, &record.endpoint.link) else { return Ok(()) };
-        let bridge = self.device().as_ref().map(|device| device.index);
+        let bridge = self.made().as_ref().map(|made| made.device.index);
         let bridge = bridge.ok_or_else(|| Reason::Gone(network.name.clone()))?;
         let veth = Veth { name, bridge, netns: netns.as_fd(), peer: INSIDE, mac: link.mac, mtu: MTU };
         let mut outside = Netlink::open()?;
@@ -153,20 +153,36 @@ impl Driver for Bridge {
     }
 
     fn dismantle(&self, network: &NetworkRecord) -> Result<(), DriverError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.made() = None;
         let mut netlink = Netlink::open()?;
-        let mut device = self.device();
-        if let Some(bridge) = own_bridge(&mut netlink, network)? {
-            netlink::delete_link(&mut netlink, &bridge.name)?;
+        match own_bridge(&mut netlink, network)? {
+            Some(bridge) => Ok(netlink::delete_link(&mut netlink, &bridge.name)?),
+            None => Ok(()),
         }
-        *device = None;
-        Ok(())
     }
 }
 
 impl Bridge {
-    fn device(&self) -> MutexGuard<'_, Option<Link>> {
-        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    fn made(&self) -> MutexGuard<'_, Option<Made>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes the bridge, or puts in order what an engine before this one has left of it.
+fn make(netlink: &mut Netlink, network: &NetworkRecord, in_use: bool) -> Result<Made, DriverError> {
+    let (device, ipam) = match (own_bridge(netlink, network)?, network.ipam) {
+        (Some(device), Some(ipam)) => (device, ipam),
+        (None, Some(ipam)) if in_use => (create(netlink, network, &ipam)?, ipam),
+        (device, _) => {
+            let ipam = free_range(netlink, network)?;
+            (device.map_or_else(|| create(netlink, network, &ipam), Ok)?, ipam)
+        }
+    };
+    // A crash may have come between the creation of the bridge and this.
+    let address = netlink::add_address(device.index, ipam.gateway, ipam.subnet);
+    netlink.batch(vec![address, netlink::set_up(device.index)])?;
+    Ok(Made { device, ipam })
 }
 
 /// Sets up the container's end; returns its index.

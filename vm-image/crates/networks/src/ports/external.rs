@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,15 +23,18 @@ use caisson_guest_proto::{
 };
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::PublishError;
 
 /// How long a request waits for its answer, the host's coming back included.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an engine that starts waits for the host before it goes on without.
+const FIRST_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The waits between attempts to connect grow from the first to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -56,7 +58,8 @@ struct Question {
 #[derive(Debug)]
 pub(super) struct External {
     wanted: Wanted,
-    within_reach: Arc<AtomicBool>,
+    within_reach: watch::Receiver<bool>,
+    started: Instant,
     questions: mpsc::Sender<Question>,
     task: JoinHandle<()>,
 }
@@ -73,10 +76,10 @@ impl External {
         let wanted: BTreeMap<_, _> = recorded.map(|forward| (forward.key.clone(), forward)).collect();
         let wanted = Wanted::new(Mutex::new(wanted));
         let (questions, queue) = mpsc::channel(QUEUE);
-        let within_reach = Arc::new(AtomicBool::new(false));
-        let link =
-            Link { socket, wanted: Arc::clone(&wanted), within_reach: Arc::clone(&within_reach), queue };
-        Self { wanted, within_reach, questions, task: tokio::spawn(link.keep()) }
+        let (reach, within_reach) = watch::channel(false);
+        let link = Link { socket, wanted: Arc::clone(&wanted), reach, queue };
+        let started = Instant::now();
+        Self { wanted, within_reach, started, questions, task: tokio::spawn(link.keep()) }
     }
 
     /// Asks the host to open a port and waits until it is bound.
@@ -97,7 +100,7 @@ impl External {
     /// nobody waits for that.
     pub(super) async fn close(&self, key: &str) {
         lock(&self.wanted).remove(key);
-        if !self.within_reach.load(Ordering::Acquire) {
+        if !*self.within_reach.borrow() {
             return;
         }
         match self.ask(PortsCall::Unpublish { key: key.to_owned() }).await {
@@ -105,6 +108,15 @@ impl External {
             Some(Err(refused)) => warn!(key, %refused, "the host did not close a port"),
             None => debug!(key, "the host is away; it will close this port when it is back"),
         }
+    }
+
+    /// Whether the host is within reach, or gets there within [`FIRST_PATIENCE`] of the start.
+    ///
+    /// An engine that starts with many ports waits for an absent host once, not once for each.
+    pub(super) async fn comes_soon(&self) -> bool {
+        let mut reach = self.within_reach.clone();
+        let coming = reach.wait_for(|within| *within);
+        timeout_at(self.started + FIRST_PATIENCE, coming).await.is_ok_and(|came| came.is_ok())
     }
 
     /// `None` when the host is away for too long, or went away before it answered.
@@ -123,7 +135,7 @@ struct Link {
     socket: PathBuf,
     wanted: Wanted,
     /// Whether there is a stream. A stream that ends in the next moment is as good as none for those who ask.
-    within_reach: Arc<AtomicBool>,
+    reach: watch::Sender<bool>,
     queue: mpsc::Receiver<Question>,
 }
 
@@ -147,9 +159,9 @@ impl Link {
         loop {
             let stream = connect(&self.socket).await;
             info!("the host's ports are within reach");
-            self.within_reach.store(true, Ordering::Release);
+            self.reach.send_replace(true);
             let served = self.serve(stream).await;
-            self.within_reach.store(false, Ordering::Release);
+            self.reach.send_replace(false);
             match served {
                 Ok(()) => debug!("the host ended the ports stream"),
                 Err(error) => warn!(%error, "the ports stream failed"),

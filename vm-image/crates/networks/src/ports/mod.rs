@@ -109,8 +109,13 @@ impl Ports {
         Ok(open)
     }
 
-    /// Opens a port again that was open before, under the same number. A host that is away will do so later.
+    /// Opens a port again that was open before, under the same number. A host that is away will do so when it is back.
     pub(crate) async fn reopen(&self, owner: Owner<'_>, record: &PortRecord) -> Result<(), PublishError> {
+        if let Opener::External(external) = &self.opener
+            && !external.comes_soon().await
+        {
+            return self.table().reserve(owner.name, record);
+        }
         match self.open_one(owner, record.forward()).await {
             Err(PublishError::Away { .. }) => self.table().reserve(owner.name, record),
             other => other.map(drop),

@@ -181,6 +181,31 @@ async fn a_host_that_is_away_is_waited_for_but_not_for_ever() {
     assert!((1..=20).contains(&waited.as_secs()), "{waited:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_starts_without_its_host_waits_once_and_keeps_its_ports() {
+    let dir = tempfile::tempdir().unwrap();
+    let forwards: Vec<PortForward> = (0..50)
+        .map(|n| PortForward {
+            key: format!("c0ffee/{n}"),
+            host_ip: "127.0.0.1".parse().unwrap(),
+            host_port: 8000 + n,
+            protocol: PortProtocol::Tcp,
+            target: "172.17.0.2:80".parse().unwrap(),
+        })
+        .collect();
+    let socket = dir.path().join("ports.sock");
+    let ports = Ports::start(Publisher::External(socket.clone()), forwards.iter().cloned());
+    let before = tokio::time::Instant::now();
+    for forward in &forwards {
+        ports.reopen(owner(), &PortRecord::of(forward)).await.unwrap();
+    }
+    assert!(before.elapsed().as_secs() < 10, "{:?}", before.elapsed());
+    let host = FakeHost { listener: UnixListener::bind(&socket).unwrap(), dir };
+    let (_engine, mut told) = host.welcome().await;
+    told.sort_by_key(|forward| forward.host_port);
+    assert_eq!(told, forwards);
+}
+
 #[tokio::test]
 async fn the_ports_of_the_last_engine_are_in_the_first_reconcile_and_stay() {
     let host = FakeHost::new();
