@@ -30,7 +30,7 @@ pub enum NoSuchNetwork {
     #[error("network {0} not found")]
     Unknown(String),
     /// Several ids begin so.
-    #[error("network {0} is ambiguous ({1} matches found on ID prefix)")]
+    #[error("network {0} is ambiguous ({1} matches found based on ID prefix)")]
     Ambiguous(String, usize),
 }
 

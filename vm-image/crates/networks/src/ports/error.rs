@@ -1,6 +1,6 @@
 //! Why a port is not open, in dockerd's words.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use caisson_guest_proto::{PortForward, PortProtocol, PublishRefused, RefusalCode};
 
@@ -8,10 +8,12 @@ use caisson_guest_proto::{PortForward, PortProtocol, PublishRefused, RefusalCode
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// Another container of this engine has it.
-    #[error("Bind for {address} failed: port is already allocated (held by container {holder})")]
+    #[error("Bind for {host_ip}:{host_port} failed: port is already allocated (held by container {holder})")]
     Allocated {
-        /// Where it was to listen.
-        address: SocketAddr,
+        /// Where the other one listens.
+        host_ip: IpAddr,
+        /// The port of both.
+        host_port: u16,
         /// The other container's name.
         holder: String,
     },

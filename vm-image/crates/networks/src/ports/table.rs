@@ -1,10 +1,8 @@
 //! Which container holds which port. Pure: no sockets here.
 
-use std::net::SocketAddr;
-
 use super::PublishError;
-use crate::HostPort;
 use crate::book::PortRecord;
+use crate::{HostPort, PublishedPort};
 
 /// The ports that are open or about to be.
 #[derive(Debug, Default)]
@@ -20,8 +18,8 @@ impl Table {
     /// Reserves a port; refuses what another one holds. The number 0 is held by nobody.
     pub(super) fn reserve(&mut self, owner: &str, port: &PortRecord) -> Result<(), PublishError> {
         if let Some(other) = self.0.iter().find(|entry| collide(&entry.port, port)) {
-            let address = SocketAddr::new(port.published.host_ip, port.published.host_port.0);
-            return Err(PublishError::Allocated { address, holder: other.owner.clone() });
+            let PublishedPort { host_ip, host_port: HostPort(host_port), .. } = other.port.published;
+            return Err(PublishError::Allocated { host_ip, host_port, holder: other.owner.clone() });
         }
         self.0.push(Entry { owner: owner.to_owned(), port: port.clone() });
         Ok(())
@@ -71,10 +69,11 @@ mod tests {
         let mut table = Table::default();
         table.reserve("web", &port("a/0", "0.0.0.0", 8080)).unwrap();
         table.reserve("web", &port("a/1", "::", 8080)).unwrap();
-        for ip in ["0.0.0.0", "127.0.0.1"] {
+        // dockerd 28.5 names the address that is taken, and puts no brackets around an IPv6 one.
+        for (ip, taken) in [("0.0.0.0", "0.0.0.0"), ("127.0.0.1", "0.0.0.0"), ("::1", "::")] {
             let refused = table.reserve("db", &port("b/0", ip, 8080)).unwrap_err().to_string();
             let expected =
-                format!("Bind for {ip}:8080 failed: port is already allocated (held by container web)");
+                format!("Bind for {taken}:8080 failed: port is already allocated (held by container web)");
             assert_eq!(refused, expected);
         }
         table.reserve("db", &port("b/0", "0.0.0.0", 0)).unwrap();

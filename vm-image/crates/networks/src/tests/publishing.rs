@@ -96,9 +96,7 @@ fn a_port_held_by_a_container_is_refused_in_dockerds_words() {
         let error = networks.attach(request("db", vec![wish])).await.unwrap_err();
         let text = chain(&error);
         assert!(
-            text.ends_with(
-                "Bind for 127.0.0.1:8080 failed: port is already allocated (held by container web)"
-            ),
+            text.ends_with("Bind for 0.0.0.0:8080 failed: port is already allocated (held by container web)"),
             "{text}"
         );
         let range = publish(None, HostPorts::FirstFreeOf(8080..=8082));
