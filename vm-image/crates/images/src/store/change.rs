@@ -1,14 +1,15 @@
 //! One change of the store: first on disk, then in memory.
 
+use std::fs;
+use std::io;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use time::OffsetDateTime;
 
-use super::holds::Hold;
 use super::state::{self, CreateError, Known, Record, State};
 use super::{FindError, Inner, holds};
-use crate::digest::{Digest, ImageId};
-use crate::durable::{self, StateError};
+use crate::digest::{DiffId, Digest, ImageId};
+use crate::durable::{self, At, StateError};
 use crate::image::Image;
 use crate::layer::{Discarded, Staged};
 use crate::reference::Reference;
@@ -113,20 +114,41 @@ impl<'a> Change<'a> {
         self.inner.blobs.remove(&id.0)
     }
 
-    pub(super) fn add_hold(&mut self, container: &str, hold: Hold) -> Result<(), StateError> {
-        durable::write_json(&holds::path(&self.inner.root, container), &hold, &self.tmp())?;
-        self.state.holds.insert(container.to_owned(), hold);
+    pub(super) fn add_hold(
+        &mut self,
+        container: &str,
+        id: &ImageId,
+        layers: Vec<DiffId>,
+    ) -> Result<(), StateError> {
+        let path = holds::path(&self.inner.root, container);
+        self.remove_hold(container)?;
+        fs::hard_link(self.inner.blobs.path(&id.0), &path).at("make", &path)?;
+        self.state.holds.insert(container.to_owned(), layers);
         Ok(())
     }
 
     pub(super) fn remove_hold(&mut self, container: &str) -> Result<(), StateError> {
-        durable::remove(&holds::path(&self.inner.root, container))?;
-        self.state.holds.remove(container);
+        let path = holds::path(&self.inner.root, container);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StateError::new("remove", &path, error));
+            }
+            _ => drop(self.state.holds.remove(container)),
+        }
         Ok(())
     }
 
-    /// Removes what nothing needs: layers, and configurations without an image. What is returned is best dropped
-    /// after the change: then the files of the layers go.
+    /// Removes configurations that no image has, which only a crash leaves.
+    pub(super) fn sweep_blobs(&mut self) -> Result<(), StateError> {
+        for blob in self.inner.blobs.list()? {
+            if !self.state.images.contains_key(&ImageId(blob)) {
+                self.inner.blobs.remove(&blob)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the layers that nothing needs. Their files go when what is returned is dropped, best after the change.
     pub(crate) fn sweep(mut self) -> Result<Vec<Discarded>, StateError> {
         let mut gone = Vec::new();
         let needed = self.state.needed_layers();
@@ -135,11 +157,6 @@ impl<'a> Change<'a> {
         for layer in layers {
             gone.push(self.inner.layers.discard(&layer)?);
             self.state.layers.remove(&layer);
-        }
-        for blob in self.inner.blobs.list()? {
-            if !self.state.images.contains_key(&ImageId(blob)) {
-                self.inner.blobs.remove(&blob)?;
-            }
         }
         Ok(gone)
     }

@@ -1,29 +1,22 @@
-//! What containers need, whatever becomes of their images: `holds/<container>.json`.
+//! What containers need, whatever becomes of their images: `holds/<container>`.
 //!
 //! dockerd lets `docker rmi -f` take an image from under a stopped container, which can still be started. So a
-//! container holds the layers themselves.
+//! container holds the layers themselves. A hold is a hard link to the image's configuration, which names them: it is
+//! made without writing or syncing anything, since it is on the way of every `docker run`. A power cut right after it
+//! may take it back; [`Store::release_all_but`] at the engine's start ends those that outlive their containers.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
+use super::state::read_config;
 use super::{FindError, OpenError, Store};
 use crate::digest::{DiffId, ImageId};
-use crate::durable::{self, At, StateError};
+use crate::durable::{At, StateError};
 use crate::error::{Classified, ErrorKind};
 
-const FORMAT: u32 = 1;
-
-/// What a container needs.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Hold {
-    version: u32,
-    image: ImageId,
-    /// Lowest first.
-    pub(super) layers: Vec<DiffId>,
-}
+/// The layers that each container needs, lowest first.
+pub(super) type Holds = BTreeMap<String, Vec<DiffId>>;
 
 /// Why layers were not held or released.
 #[derive(Debug, thiserror::Error)]
@@ -64,15 +57,15 @@ impl Store {
         let known = change.state.images.get(id).ok_or_else(|| FindError::no_image(id))?;
         let layers = known.config.rootfs.diff_ids.clone();
         let directories = self.directories(&layers);
-        change.add_hold(container, Hold { version: FORMAT, image: *id, layers })?;
+        change.add_hold(container, id, layers)?;
         Ok(directories)
     }
 
     /// The directories that a container holds, topmost first.
     pub fn held(&self, container: &str) -> Result<Vec<PathBuf>, HoldError> {
         let state = self.state();
-        let hold = state.holds.get(container).ok_or_else(|| HoldError::NotHeld(container.to_owned()))?;
-        Ok(self.directories(&hold.layers))
+        let layers = state.holds.get(container).ok_or_else(|| HoldError::NotHeld(container.to_owned()))?;
+        Ok(self.directories(layers))
     }
 
     /// Ends a [`hold`](Self::hold); layers that nothing else needs are removed. No error if there is none.
@@ -104,20 +97,22 @@ fn check(container: &str) -> Result<(), HoldError> {
 }
 
 pub(super) fn path(root: &Path, container: &str) -> PathBuf {
-    root.join("holds").join(format!("{container}.json"))
+    root.join("holds").join(container)
 }
 
-pub(super) fn recover(root: &Path) -> Result<BTreeMap<String, Hold>, OpenError> {
+pub(super) fn recover(root: &Path) -> Result<Holds, OpenError> {
     let dir = root.join("holds");
-    let mut holds = BTreeMap::new();
+    let mut holds = Holds::new();
     for entry in fs::read_dir(&dir).at("list", &dir)? {
         let path = entry.at("list", &dir)?.path();
-        let Some(container) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
-        let Some(hold) = durable::read_json::<Hold>(&path)? else { continue };
-        if hold.version > FORMAT {
-            return Err(OpenError::Newer { path, found: hold.version, known: FORMAT });
+        let Some(container) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        match read_config(&fs::read(&path).at("read", &path)?) {
+            Ok(config) => drop(holds.insert(container.to_owned(), config.rootfs.diff_ids)),
+            Err(error) => {
+                tracing::warn!(container, %error, "what a container holds cannot be read, and is forgotten");
+                fs::remove_file(&path).at("remove", &path)?;
+            }
         }
-        holds.insert(container.to_owned(), hold);
     }
     Ok(holds)
 }

@@ -6,7 +6,7 @@
 //! images/<id>.json         what this store knows of an image beside its configuration
 //! blobs/sha256/<digest>    configurations, byte for byte
 //! layers/<diff id>/        layer.json, and diff/ with the files
-//! holds/<container>.json   the layers that a container needs, whatever becomes of its image
+//! holds/<container>        a configuration whose layers a container needs, whatever becomes of its image
 //! tmp/                     whatever has no name yet; emptied at the start
 //! ```
 //!
@@ -148,7 +148,9 @@ impl Store {
         };
         *inner.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state::recover(&inner)?);
         let store = Self { inner: Arc::new(inner) };
-        drop(store.change().sweep()?);
+        let mut change = store.change();
+        change.sweep_blobs()?;
+        drop(change.sweep()?);
         Ok(store)
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::holds::Hold;
+use super::holds::Holds;
 use super::names::Names;
 use super::{Inner, OpenError};
 use crate::blobs::{self, BlobError};
@@ -24,7 +24,7 @@ const FORMAT: u32 = 1;
 pub(super) struct State {
     pub(super) images: BTreeMap<ImageId, Known>,
     pub(super) names: Names,
-    pub(super) holds: BTreeMap<String, Hold>,
+    pub(super) holds: Holds,
     /// The layers on disk, and the bytes in their files.
     pub(super) layers: BTreeMap<DiffId, u64>,
 }
@@ -115,7 +115,7 @@ impl State {
     /// The layers that images and containers need.
     pub(super) fn needed_layers(&self) -> BTreeSet<DiffId> {
         let of_images = self.images.values().flat_map(|known| &known.config.rootfs.diff_ids);
-        let of_holds = self.holds.values().flat_map(|hold| &hold.layers);
+        let of_holds = self.holds.values().flatten();
         of_images.chain(of_holds).copied().collect()
     }
 

@@ -336,6 +336,7 @@ fn what_a_crash_left_is_removed() {
     // A file and a layer half written.
     fs::write(root.join("tmp/.tmpX"), "half").unwrap();
     fs::create_dir_all(root.join("tmp/layer-x/diff/deep")).unwrap();
+    fs::write(root.join("holds/c1"), "no configuration").unwrap();
     // A layer, and a configuration, that nothing names.
     fs::create_dir_all(root.join("layers").join(&other).join("diff")).unwrap();
     fs::write(root.join("blobs/sha256").join(Digest::of(b"{}").hex()), "{}").unwrap();
@@ -344,7 +345,7 @@ fn what_a_crash_left_is_removed() {
     let store = Store::open_with(root, limits()).unwrap();
     assert_eq!(store.list().iter().map(|image| image.id).collect::<Vec<_>>(), [ids[0]]);
     assert!(store.find("y:1").is_err());
-    for (dir, left) in [("tmp", 0), ("layers", 1), ("blobs/sha256", 1), ("images", 1)] {
+    for (dir, left) in [("tmp", 0), ("holds", 0), ("layers", 1), ("blobs/sha256", 1), ("images", 1)] {
         assert_eq!(count(root.join(dir)), left, "{dir}");
     }
     // What was lost can come again.
