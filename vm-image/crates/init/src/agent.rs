@@ -1,6 +1,6 @@
 //! The event loop of the running machine: follows the host's orders and takes the boot through its stages.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,14 +21,14 @@ use crate::{clock, disk, power, relay};
 const DEFAULT_GRACE: Duration = Duration::from_secs(15);
 
 /// Runs the machine; returns when it is to be powered off and everything in it has stopped.
-pub(crate) fn run(outbox: &Arc<Outbox>) -> anyhow::Result<()> {
+pub(crate) fn run(outbox: &Arc<Outbox>, data_disk: PathBuf) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
         .build()
         .context("could not start the event loop")?;
     LocalSet::new().block_on(&runtime, async {
-        let agent = Agent { outbox: outbox.clone(), children: Children::default() };
+        let agent = Agent { outbox: outbox.clone(), children: Children::default(), data_disk };
         agent.run().await
     })
 }
@@ -49,6 +49,7 @@ fn load_ahead() {
 struct Agent {
     outbox: Arc<Outbox>,
     children: Children,
+    data_disk: PathBuf,
 }
 
 impl Agent {
@@ -100,9 +101,10 @@ impl Agent {
         }
         tokio::task::spawn_blocking(load_ahead);
         let (outbox, children, engine) = (self.outbox.clone(), self.children.clone(), engine.clone());
+        let data_disk = self.data_disk.clone();
         tokio::task::spawn_local(async move {
             let enter = |stage, detail: &str| outbox.send(FromGuest::Stage { stage, detail: detail.into() });
-            match disk::make_ready(&children, |detail| enter(BootStage::Disk, detail)).await {
+            match disk::make_ready(&children, &data_disk, |detail| enter(BootStage::Disk, detail)).await {
                 Ok(()) => {
                     enter(BootStage::Engine, "");
                     tokio::task::spawn_local(disk::watch_space(outbox.clone()));

@@ -1,7 +1,7 @@
 //! From the kernel's first process to a machine in which programs can run: synchronous, before any thread exists.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,16 @@ use crate::modules::{self, Index};
 const NEW_ROOT: &str = "/root";
 /// How long the root's device may take to appear. On SCSI it comes some time after its module was loaded.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What the root and the data disk are called, in either order: virtio disks, and SCSI disks on Hyper-V, whose names come in
+/// the order in which they answer.
+const DISKS: [(&str, &str); 4] =
+    [("/dev/vda", "/dev/vdb"), ("/dev/vdb", "/dev/vda"), ("/dev/sda", "/dev/sdb"), ("/dev/sdb", "/dev/sda")];
+
+struct Disks {
+    root: PathBuf,
+    data: PathBuf,
+}
 
 /// A filesystem that is there from the start.
 struct Mount {
@@ -71,15 +81,16 @@ const SETTINGS: [(&str, &str); 6] = [
 /// What Docker gives its containers and what they therefore expect to have.
 const OPEN_FILES: u64 = 1_048_576;
 
-/// Brings the machine up to the point where it can run programs.
-pub(crate) fn bring_up() -> anyhow::Result<()> {
+/// Brings the machine up to the point where it can run programs; returns what the data disk is called.
+pub(crate) fn bring_up() -> anyhow::Result<PathBuf> {
     mount_all(&EARLY)?;
     let modules = Path::new(modules::DIR);
     let index = Index::read(modules)?;
     modules::load_for_devices(modules, &index)?;
     index.load(modules, "erofs")?;
     tracing::info!("device modules are loaded");
-    enter_root()?;
+    let disks = find_disks()?;
+    enter_root(&disks.root)?;
     mount_all(&LATE)?;
     delegate_cgroups(Path::new("/sys/fs/cgroup"))?;
     adjust_settings();
@@ -88,7 +99,7 @@ pub(crate) fn bring_up() -> anyhow::Result<()> {
         .context("could not raise the limit of open files")?;
     caisson_sys::loopback::up().context("could not bring up the loopback interface")?;
     tracing::info!("the root is ready");
-    Ok(())
+    Ok(disks.data)
 }
 
 fn mount_all(mounts: &[Mount]) -> anyhow::Result<()> {
@@ -108,9 +119,8 @@ fn mount_all(mounts: &[Mount]) -> anyhow::Result<()> {
 }
 
 /// Moves into the read-only root and gives back the initrd's memory.
-fn enter_root() -> anyhow::Result<()> {
-    let device = wait_for(&root_device()?)?;
-    mount(&device, NEW_ROOT, "erofs", MountFlags::RDONLY, None)
+fn enter_root(device: &Path) -> anyhow::Result<()> {
+    mount(device, NEW_ROOT, "erofs", MountFlags::RDONLY, None)
         .with_context(|| format!("could not mount the root from {}", device.display()))?;
     for Mount { at, .. } in &EARLY {
         mount_move(*at, format!("{NEW_ROOT}{at}")).with_context(|| format!("could not move {at}"))?;
@@ -125,34 +135,25 @@ fn enter_root() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The root's device: `caisson.root=` of the kernel's command line, or the first virtio disk.
-fn root_device() -> anyhow::Result<PathBuf> {
-    let cmdline = fs::read_to_string("/proc/cmdline").context("could not read the kernel's command line")?;
-    Ok(option(&cmdline, "caisson.root").unwrap_or("/dev/vda").into())
-}
-
-/// The data disk: `caisson.data=` of the kernel's command line, or the second virtio disk.
-pub(crate) fn data_device() -> io::Result<PathBuf> {
-    let cmdline = fs::read_to_string("/proc/cmdline")?;
-    Ok(option(&cmdline, "caisson.data").unwrap_or("/dev/vdb").into())
-}
-
-/// The value of `name=value` in a kernel command line; the last one wins, as the kernel does it.
-fn option<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
-    let mut values = cmdline.split_whitespace().filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-    values.next_back()
-}
-
-/// Waits until a device is there.
-fn wait_for(device: &Path) -> anyhow::Result<PathBuf> {
+/// Finds the root among the disks by what is on it, and so the data disk, which is the other one.
+fn find_disks() -> anyhow::Result<Disks> {
     let give_up_at = Instant::now() + DEVICE_DEADLINE;
-    while !device.exists() {
+    loop {
+        if let Some(&(root, data)) = DISKS.iter().find(|(root, _)| holds_erofs(Path::new(root))) {
+            return Ok(Disks { root: root.into(), data: data.into() });
+        }
         if Instant::now() >= give_up_at {
-            bail!("the root's device {} did not appear within {DEVICE_DEADLINE:?}", device.display());
+            bail!("no disk with the root appeared within {DEVICE_DEADLINE:?}");
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    Ok(device.to_owned())
+}
+
+/// Whether a disk is there and holds an erofs filesystem (`EROFS_SUPER_MAGIC_V1` of fs/erofs/erofs_fs.h).
+fn holds_erofs(disk: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = File::open(disk).and_then(|disk| disk.read_exact_at(&mut magic, 1024));
+    read.is_ok() && u32::from_le_bytes(magic) == 0xe0f5_e1e2
 }
 
 /// Removes the initrd's files, which would take up memory for as long as the machine runs. What is left does no harm.
@@ -186,12 +187,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_option_is_a_whole_word_and_the_last_one_wins() {
-        let cmdline =
-            "quiet caisson.root=/dev/sda xcaisson.root=/dev/a caisson.rootfs=b caisson.root=/dev/sdb\n";
-        assert_eq!(option(cmdline, "caisson.root"), Some("/dev/sdb"));
-        assert_eq!(option(cmdline, "caisson.data"), None);
-        assert_eq!(option("caisson.data=", "caisson.data"), Some(""));
+    fn only_a_disk_with_erofs_is_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("disk");
+        assert!(!holds_erofs(&disk), "missing");
+        fs::write(&disk, [0; 1026]).unwrap();
+        assert!(!holds_erofs(&disk), "too short");
+        let mut bytes = vec![0; 4096];
+        fs::write(&disk, &bytes).unwrap();
+        assert!(!holds_erofs(&disk), "empty");
+        bytes[1024..1028].copy_from_slice(&[0xe2, 0xe1, 0xf5, 0xe0]);
+        fs::write(&disk, &bytes).unwrap();
+        assert!(holds_erofs(&disk));
     }
 
     #[test]

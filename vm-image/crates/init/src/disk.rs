@@ -16,7 +16,6 @@ use anyhow::{Context, bail};
 use caisson_guest_proto::FromGuest;
 use rustix::mount::{MountFlags, mount};
 
-use crate::boot;
 use crate::children::{Children, Exit};
 use crate::link::Outbox;
 
@@ -104,33 +103,49 @@ fn read_up_to(disk: &mut (impl Read + Seek), from: u64, length: usize) -> io::Re
 }
 
 /// Makes the data disk ready and mounts it. `tell` is called with what is being done as it begins.
-pub(crate) async fn make_ready(children: &Children, tell: impl Fn(&str)) -> anyhow::Result<()> {
-    let device = boot::data_device()?;
-    let mut disk = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&device)
-        .context(format!("no {}", device.display()))?;
+pub(crate) async fn make_ready(
+    children: &Children,
+    device: &Path,
+    tell: impl Fn(&str),
+) -> anyhow::Result<()> {
+    let mut disk = open(device).await.with_context(|| format!("no {}", device.display()))?;
     match decide(look(&mut disk).context("could not be read")?) {
         Step::Format => {
             tell("formatting");
-            format(children, &disk, &device).await?;
+            format(children, &disk, device).await?;
         }
         Step::Check => {
             tell("checking");
-            check(children, &device).await?;
+            check(children, device).await?;
         }
         Step::Refuse(why) => bail!("{why}; it was left as it is"),
     }
-    let (source, flags) = (device.clone(), MountFlags::NOATIME);
+    let (source, flags) = (device.to_owned(), MountFlags::NOATIME);
     // Replaying a journal takes its time.
     let mounting = tokio::task::spawn_blocking(move || {
         mount(&source, MOUNTED_AT, "ext4", flags, Some(c"discard,errors=remount-ro"))
     });
     mounting.await.context("the mount did not end")?.context("could not be mounted")?;
-    grow(children, &mut disk, &device, &tell).await;
+    grow(children, &mut disk, device, &tell).await;
     tracing::info!("the data disk is mounted");
     Ok(())
+}
+
+/// Opens a disk, which may come some time after the root's.
+async fn open(device: &Path) -> io::Result<File> {
+    const DEADLINE: Duration = Duration::from_secs(5);
+    const STEP: Duration = Duration::from_millis(10);
+    let give_up_at = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        match OpenOptions::new().read(true).write(true).open(device) {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && tokio::time::Instant::now() < give_up_at =>
+            {
+                tokio::time::sleep(STEP).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 async fn format(children: &Children, disk: &File, device: &Path) -> anyhow::Result<()> {

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     }
     let outbox = link::Outbox::new();
     log::start(outbox.clone());
-    if let Err(error) = boot::bring_up().and_then(|()| agent::run(&outbox)) {
+    if let Err(error) = boot::bring_up().and_then(|data_disk| agent::run(&outbox, data_disk)) {
         tracing::error!("{error:#}");
     }
     power::off()
