@@ -118,3 +118,47 @@ enum Left {
     Some,
     None,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::task::LocalSet;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[tokio::test]
+    async fn who_starts_a_program_is_told_what_it_wrote_and_how_it_ended() {
+        let table = [
+            ("echo out; echo err >&2; exit 3", Exit::Code(3), "out\nerr"),
+            ("true", Exit::Code(0), ""),
+            ("kill -9 $$", Exit::Signal(9), ""),
+        ];
+        let children = Children::default();
+        let run_all = async {
+            let reaping = children.clone();
+            let reaping = tokio::task::spawn_local(async move { reaping.reap().await });
+            for (script, exit, output) in table {
+                let ran = timeout(Duration::from_secs(20), children.run(&mut shell(script))).await;
+                assert_eq!(ran.unwrap().unwrap(), (exit, output.to_owned()), "{script}");
+            }
+            reaping.abort();
+        };
+        LocalSet::new().run_until(run_all).await;
+        assert!(children.waited_for.borrow().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_an_error() {
+        let children = Children::default();
+        assert!(children.start(&mut Command::new("/nonexistent")).is_err());
+        assert!(children.waited_for.borrow().is_empty());
+    }
+}
