@@ -16,34 +16,15 @@ use serde_json::{Value, json};
 pub(super) struct Sockets {
     /// QEMU connects here and takes orders.
     pub(super) qmp: PathBuf,
-    /// The vsock helper listens here for QEMU.
-    pub(super) device: PathBuf,
-    /// The vsock helper listens here for us; with `_PORT` at the end, we listen for the guest.
+    /// QEMU connects here and hands the vsock device's rings over.
     pub(super) vsock: PathBuf,
 }
 
 impl Sockets {
     /// The sockets in a machine's directory.
     pub(super) fn within(dir: &Path) -> Self {
-        Self { qmp: dir.join("qmp.sock"), device: dir.join("vhost.sock"), vsock: dir.join("vsock") }
+        Self { qmp: dir.join("qmp.sock"), vsock: dir.join("vsock.sock") }
     }
-
-    /// Where we listen for the guest's connections to a port.
-    pub(super) fn of_port(&self, port: u32) -> PathBuf {
-        let mut path = self.vsock.clone().into_os_string();
-        path.push(format!("_{port}"));
-        path.into()
-    }
-}
-
-/// The vsock helper's arguments. Its buffer holds what the guest sends ahead of us; 64 KiB, its default, stalls
-/// guests that write in bigger pieces.
-pub(super) fn vsock_device(sockets: &Sockets) -> Vec<OsString> {
-    let mut vm = OsString::from("guest-cid=3,tx-buffer-size=262144,socket=");
-    vm.push(&sockets.device);
-    vm.push(",uds-path=");
-    vm.push(&sockets.vsock);
-    vec!["--vm".into(), vm]
 }
 
 /// The whole machine. It is made with its processors standing still (`-S`), so that none of its events is missed.
@@ -61,7 +42,7 @@ pub(super) fn machine(spec: &VmSpec, acceleration: &Acceleration, sockets: &Sock
     }
     line.option("-chardev", file_chardev("console", &spec.console_log));
     line.option("-serial", "chardev:console");
-    line.option("-chardev", socket_chardev("vsock", &sockets.device));
+    line.option("-chardev", socket_chardev("vsock", &sockets.vsock));
     line.option("-device", "vhost-user-vsock-pci,chardev=vsock");
     line.option("-chardev", socket_chardev("qmp", &sockets.qmp));
     line.option("-mon", "chardev=qmp,mode=control");
@@ -120,7 +101,7 @@ const EMULATED_CPU: &str = "max,-la57";
 #[cfg(target_arch = "aarch64")]
 const EMULATED_CPU: &str = "max,pauth-impdef=on";
 
-/// The guest's memory is a file that the vsock helper maps too.
+/// The guest's memory is a file that our vsock device maps too.
 fn memory(mib: u64) -> String {
     format!("memory-backend-memfd,id=memory,size={mib}M,share=on")
 }
@@ -251,11 +232,5 @@ mod tests {
         let accelerated = line(&spec(), &Acceleration::Hardware { by: "KVM".into() });
         assert!(!values(&accelerated, "-append")[0].contains("nopti"));
         assert_eq!(values(&accelerated, "-accel"), ["kvm"]);
-    }
-
-    #[test]
-    fn the_guest_ports_have_sockets_of_their_own() {
-        let sockets = Sockets::within(Path::new("/run/m"));
-        assert_eq!(sockets.of_port(1024), Path::new("/run/m/vsock_1024"));
     }
 }

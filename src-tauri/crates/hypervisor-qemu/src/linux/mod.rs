@@ -18,22 +18,23 @@ use std::{
 };
 
 use caisson_hypervisor::{Acceleration, BoxFuture, Capabilities, Hypervisor, LaunchError, Launched, VmSpec};
-use tokio::{net::UnixStream, sync::Mutex};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::Mutex,
+};
 
 use self::{
     acceleration::Kvm,
     arguments::Sockets,
     leftovers::Records,
     process::Process,
-    programs::{QEMU, Search, VSOCK_DEVICE},
+    programs::{QEMU, Search},
     qmp::{Command, Qmp, QmpError},
     supervise::{Parts, QemuVm},
 };
 
-/// How long QEMU and the vsock helper may take to come up, on a busy computer.
+/// How long QEMU may take to come up, on a busy computer.
 const START_LIMIT: Duration = Duration::from_secs(15);
-/// How often it is looked whether the vsock helper's socket is there.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The QEMU backend.
 #[derive(Debug)]
@@ -53,7 +54,6 @@ impl Qemu {
 
     async fn find_capabilities(&self, kernel: &Path) -> Result<Capabilities, LaunchError> {
         let qemu = self.search.find(&QEMU)?;
-        self.search.find(&VSOCK_DEVICE)?;
         Ok(self.kvm(&qemu, kernel).await.capabilities())
     }
 
@@ -64,16 +64,14 @@ impl Qemu {
 
     async fn power_on(&self, spec: &VmSpec) -> Result<Launched, LaunchError> {
         let qemu = self.search.find(&QEMU)?;
-        let helper = self.search.find(&VSOCK_DEVICE)?;
         check_files(spec)?;
         let acceleration = self.kvm(&qemu, &spec.kernel).await.capabilities().acceleration;
         let sockets = Sockets::within(&spec.runtime_dir);
         let mut records = Records::end_leftovers(&spec.runtime_dir);
         new_console_log(&spec.console_log)?;
-        let (listeners, incoming) = vsock::accept_guest(&spec.listen, &sockets)?;
-        let vsock_device = start_vsock_device(&helper, &sockets, &mut records).await?;
+        let (vsock, incoming) = vsock::plug(&sockets.vsock, &spec.listen)?;
         let (qemu, qmp) = start_qemu(&qemu, spec, &acceleration, &sockets, &mut records).await?;
-        let parts = Parts { qemu, vsock_device, qmp, listeners, vsock: sockets.vsock };
+        let parts = Parts { qemu, vsock, qmp };
         Ok(Launched { vm: Box::new(QemuVm::supervise(parts)), incoming })
     }
 }
@@ -138,22 +136,16 @@ async fn start(
     Ok(process)
 }
 
-/// Starts the vsock helper and returns when QEMU can connect to it.
-async fn start_vsock_device(
-    helper: &Path,
-    sockets: &Sockets,
-    records: &mut Records,
-) -> Result<Process, LaunchError> {
-    // A stale socket would look like a ready one. It being absent is what is wanted.
-    let _ = std::fs::remove_file(&sockets.device);
-    let mut process = start(helper, &arguments::vsock_device(sockets), records).await?;
-    let ready = async {
-        while !sockets.device.exists() {
-            tokio::time::sleep(LOOK_EVERY).await;
+/// Makes a socket of ours, in place of a stale one.
+fn listen(path: &Path) -> Result<UnixListener, LaunchError> {
+    let file = |action| move |source| LaunchError::File { action, path: path.into(), source };
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(file("replace the old socket")(error));
         }
-    };
-    within_limit(&mut process, "open its socket", ready).await?;
-    Ok(process)
+        Ok(()) | Err(_) => {}
+    }
+    UnixListener::bind(path).map_err(file("listen on"))
 }
 
 /// Starts QEMU and returns when the machine's processors run.
@@ -164,7 +156,7 @@ async fn start_qemu(
     sockets: &Sockets,
     records: &mut Records,
 ) -> Result<(Process, Qmp<UnixStream>), LaunchError> {
-    let listener = vsock::listen(&sockets.qmp)?;
+    let listener = listen(&sockets.qmp)?;
     let mut process = start(qemu, &arguments::machine(spec, acceleration, sockets), records).await?;
     let ready = async {
         let (stream, _) = listener.accept().await?;

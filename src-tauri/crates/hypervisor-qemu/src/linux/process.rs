@@ -2,8 +2,7 @@
 //!
 //! The kernel kills the child when its parent *thread* ends (`PR_SET_PDEATHSIG`, prctl(2)), so children are started
 //! from one thread that lives as long as the process. That holds also for `kill -9` of this process, where no code of
-//! ours runs any more. (QEMU 10.2 can do this by itself, `-run-with exit-with-parent=on`; Debian's are older, and the
-//! vsock helper cannot.)
+//! ours runs any more. (QEMU 10.2 can do this by itself, `-run-with exit-with-parent=on`; Debian's are older.)
 
 use std::{
     collections::VecDeque,

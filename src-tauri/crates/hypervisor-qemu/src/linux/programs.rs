@@ -30,13 +30,6 @@ pub(super) const QEMU: Program = if cfg!(target_arch = "aarch64") {
     }
 };
 
-/// The guest's vsock on our side.
-pub(super) const VSOCK_DEVICE: Program = Program {
-    name: "vhost-device-vsock",
-    purpose: "carries everything between the host and the machine",
-    install: "install it: cargo install --locked --version 0.3.0 --root ~/.cache/caisson/tools vhost-device-vsock",
-};
-
 /// Where programs are looked for, in this order.
 #[derive(Debug, Clone)]
 pub(super) struct Search(Vec<PathBuf>);
@@ -80,11 +73,8 @@ mod tests {
 
     #[test]
     fn a_missing_program_says_how_to_install_it() {
-        let error = Search(vec!["/nowhere".into()]).find(&VSOCK_DEVICE).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "vhost-device-vsock, which carries everything between the host and the machine, is not installed"
-        );
-        assert!(error.remedy().unwrap().contains("cargo install"));
+        let error = Search(vec!["/nowhere".into()]).find(&QEMU).unwrap_err();
+        assert_eq!(error.to_string(), format!("{}, which runs the machine, is not installed", QEMU.name));
+        assert!(error.remedy().unwrap().contains("apt-get install"));
     }
 }

@@ -1,6 +1,6 @@
 //! One task owns a running machine: it waits for its processes and for QMP at once, and says how the machine is.
 
-use std::{collections::HashMap, mem, path::PathBuf, time::Duration};
+use std::{collections::HashMap, mem, time::Duration};
 
 use caisson_hypervisor::{
     BoxFuture, ConnectError, GuestVsockPort, PauseReason, StopError, Vm, VmEnd, VmState, VsockStream,
@@ -9,14 +9,13 @@ use serde_json::Value;
 use tokio::{
     net::UnixStream,
     sync::{mpsc, oneshot, watch},
-    task::JoinSet,
     time::{Interval, MissedTickBehavior},
 };
 
 use super::{
     process::{Exit, Process},
-    qmp::{Command, CommandId, Event, Message, Qmp, QmpError},
-    vsock,
+    qmp::{Command, CommandId, Event, Message, Qmp},
+    vsock::{Vsock, VsockDevice},
 };
 
 /// How often a machine that waits for room on the host's disk is let try again.
@@ -33,16 +32,14 @@ enum Order {
 pub(super) struct QemuVm {
     orders: mpsc::Sender<Order>,
     state: watch::Receiver<VmState>,
-    vsock: PathBuf,
+    vsock: Vsock,
 }
 
 /// What a running machine consists of on our side.
 pub(super) struct Parts {
     pub(super) qemu: Process,
-    pub(super) vsock_device: Process,
+    pub(super) vsock: VsockDevice,
     pub(super) qmp: Qmp<UnixStream>,
-    pub(super) listeners: JoinSet<()>,
-    pub(super) vsock: PathBuf,
 }
 
 impl QemuVm {
@@ -50,7 +47,7 @@ impl QemuVm {
     pub(super) fn supervise(parts: Parts) -> Self {
         let (orders, inbox) = mpsc::channel(4);
         let (published, state) = watch::channel(VmState::Running);
-        let vsock = parts.vsock.clone();
+        let vsock = parts.vsock.vsock.clone();
         let supervisor = Supervisor {
             parts,
             inbox,
@@ -80,7 +77,7 @@ impl QemuVm {
 impl Vm for QemuVm {
     fn connect(&self, port: GuestVsockPort) -> BoxFuture<'_, Result<VsockStream, ConnectError>> {
         Box::pin(async move {
-            match vsock::connect(&self.vsock, port).await {
+            match self.vsock.connect(port).await {
                 Ok(stream) => Ok(stream),
                 Err(error) => Err(self.end().map_or(error, ConnectError::Ended)),
             }
@@ -126,10 +123,9 @@ struct Supervisor {
 impl Supervisor {
     async fn run(mut self) {
         let end = self.until_the_end().await;
-        self.parts.listeners.shutdown().await;
         self.parts.qemu.kill().await;
-        self.parts.vsock_device.kill().await;
         tracing::info!(%end, "the machine has ended");
+        drop(self.parts);
         self.published.send_replace(VmState::Ended(end));
     }
 
@@ -138,9 +134,7 @@ impl Supervisor {
         loop {
             tokio::select! {
                 exit = self.parts.qemu.exited() => return self.qemu_ended(exit),
-                exit = self.parts.vsock_device.exited() => {
-                    return self.said.take().unwrap_or_else(|| died(self.parts.vsock_device.name(), exit));
-                }
+                why = self.parts.vsock.ended() => return self.lost("vsock", why).await,
                 order = self.inbox.recv() => match order {
                     Some(Order::PowerButton(reply)) => self.press(reply).await,
                     Some(Order::Kill) | None => return VmEnd::Killed,
@@ -149,7 +143,7 @@ impl Supervisor {
                     Ok(message) => if let Some(end) = self.hear(message).await {
                         return end;
                     },
-                    Err(error) => return self.qmp_lost(error).await,
+                    Err(error) => return self.lost("qmp", error.to_string()).await,
                 },
                 _ = again.tick(), if self.full => self.resume().await,
             }
@@ -243,11 +237,12 @@ impl Supervisor {
         }
     }
 
-    async fn qmp_lost(&mut self, error: QmpError) -> VmEnd {
+    /// One of our ways to QEMU is gone: mostly because QEMU is, and then it tells why better.
+    async fn lost(&mut self, way: &str, why: String) -> VmEnd {
         match tokio::time::timeout(LAST_BREATH, self.parts.qemu.exited()).await {
             Ok(exit) => self.qemu_ended(exit),
             Err(_) => {
-                let how = error.to_string();
+                let how = format!("{way}: {why}");
                 VmEnd::Died { part: self.parts.qemu.name().into(), how, tail: Vec::new() }
             }
         }

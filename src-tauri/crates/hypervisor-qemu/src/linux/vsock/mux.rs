@@ -1,0 +1,617 @@
+//! All streams of one machine, as a pure thing: packets of the guest's go in, packets for the guest come out, and the
+//! host's ends read and write in between. No I/O, no waiting; [`Mux`] only keeps who is to be woken.
+//!
+//! Flow control is virtio's credit (1.2, section 5.10.6.3): each side tells how much it can hold and how much it has
+//! taken out, and the other never sends more than fits. So neither direction of a stream can ever stand in the way of the
+//! other one, nor one stream in the way of another.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{self, Read},
+    task::{Context, Poll, Waker},
+};
+
+use caisson_hypervisor::{ConnectError, GuestVsockPort};
+use tokio::sync::oneshot;
+
+use super::packet::{NO_MORE_RECEIVE, NO_MORE_SEND, Op, Packet, Ports};
+
+/// How much of a stream is held for the host's side, and for the guest's.
+const BUFFER: u32 = 256 << 10;
+/// How much is taken out before the guest is told so, if nothing else is said to it.
+const TELL_AFTER: u32 = BUFFER / 4;
+/// Where the host's own ports begin: above all that are given names.
+const FIRST_PORT: u32 = 1 << 30;
+
+/// A stream's number on the host; ports can come again while the host still reads an old stream, numbers never do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct StreamId(u64);
+
+/// A guest's stream to a port of the host's that somebody may listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Arrival {
+    pub(super) port: u32,
+    pub(super) stream: StreamId,
+}
+
+/// Who waits for a stream of the host's to be accepted.
+pub(super) type Opened = oneshot::Sender<Result<(), ConnectError>>;
+
+/// All streams of one machine.
+#[derive(Default)]
+pub(super) struct Mux {
+    streams: HashMap<StreamId, Stream>,
+    /// The streams that the guest knows of too.
+    wired: HashMap<Ports, StreamId>,
+    /// Packets without data, which go first.
+    control: VecDeque<Packet>,
+    /// Streams that may have something for the guest.
+    ready: VecDeque<StreamId>,
+    last: u64,
+    next_port: u32,
+    closed: bool,
+}
+
+struct Stream {
+    ports: Ports,
+    opening: Option<Opened>,
+    from_guest: VecDeque<u8>,
+    to_guest: VecDeque<u8>,
+    /// The guest will send no more.
+    guest_ended: bool,
+    /// The guest will take no more.
+    guest_deaf: bool,
+    /// The host will send no more once `to_guest` is empty.
+    host_ended: bool,
+    /// The host's end was dropped: nobody reads.
+    host_gone: bool,
+    /// What the guest was told of those two, in the protocol's flags.
+    told: u32,
+    /// Whether the guest knows of it.
+    wired: bool,
+    /// Whether it is among the ready ones.
+    ready: bool,
+    guest_holds: u32,
+    guest_took: u32,
+    sent: u32,
+    took: u32,
+    told_took: u32,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl Stream {
+    fn new(ports: Ports, opening: Option<Opened>) -> Self {
+        Self {
+            ports,
+            opening,
+            from_guest: VecDeque::new(),
+            to_guest: VecDeque::new(),
+            guest_ended: false,
+            guest_deaf: false,
+            host_ended: false,
+            host_gone: false,
+            told: 0,
+            wired: true,
+            ready: false,
+            guest_holds: 0,
+            guest_took: 0,
+            sent: 0,
+            took: 0,
+            told_took: 0,
+            reader: None,
+            writer: None,
+        }
+    }
+
+    /// How much more the guest can hold.
+    fn credit(&self) -> usize {
+        let underway = self.sent.wrapping_sub(self.guest_took);
+        self.guest_holds.saturating_sub(underway) as usize
+    }
+
+    /// What the guest should be told about ends, in the protocol's flags.
+    fn to_tell(&self) -> u32 {
+        let receive = if self.host_gone { NO_MORE_RECEIVE } else { 0 };
+        let send = if self.host_ended && self.to_guest.is_empty() { NO_MORE_SEND } else { 0 };
+        receive | send
+    }
+
+    fn has_packet(&self) -> bool {
+        let data = !self.to_guest.is_empty() && self.credit() > 0;
+        let ends = self.to_tell() & !self.told != 0;
+        let credit = self.took.wrapping_sub(self.told_took) >= TELL_AFTER && !self.guest_ended;
+        self.wired && self.opening.is_none() && (data || ends || credit)
+    }
+
+    fn packet(&mut self, op: Op, flags: u32, len: usize) -> Packet {
+        self.told_took = self.took;
+        let len = u32::try_from(len).expect("data is cut to a packet's size before");
+        Packet { ports: self.ports, op, flags, len, buf_alloc: BUFFER, fwd_cnt: self.took }
+    }
+
+    /// The next packet for the guest, its data in `data`.
+    fn next_packet(&mut self, most: usize, data: &mut Vec<u8>) -> Packet {
+        let size = self.to_guest.len().min(self.credit()).min(most);
+        if size > 0 {
+            data.extend(self.to_guest.drain(..size));
+            self.sent = self.sent.wrapping_add(size as u32);
+            wake(&mut self.writer);
+            return self.packet(Op::Data, 0, size);
+        }
+        let ends = self.to_tell();
+        if ends & !self.told != 0 {
+            self.told = ends;
+            return self.packet(Op::Shutdown, ends, 0);
+        }
+        self.packet(Op::CreditUpdate, 0, 0)
+    }
+
+    fn take_in(&mut self, data: &[u8]) {
+        if self.host_gone {
+            self.took = self.took.wrapping_add(data.len() as u32);
+        } else {
+            self.from_guest.extend(data);
+            wake(&mut self.reader);
+        }
+    }
+
+    /// The guest knows of it no more.
+    fn cut(&mut self, why: impl FnOnce() -> ConnectError) {
+        self.wired = false;
+        self.guest_ended = true;
+        self.guest_deaf = true;
+        self.to_guest.clear();
+        if let Some(opening) = self.opening.take() {
+            // Nobody waits any more: fine.
+            let _ = opening.send(Err(why()));
+        }
+        wake(&mut self.reader);
+        wake(&mut self.writer);
+    }
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+impl Mux {
+    /// A packet of the guest's with its data. Gives the stream if it opens one; the caller accepts or refuses it.
+    pub(super) fn receive(&mut self, packet: Packet, data: &[u8]) -> Option<Arrival> {
+        let Some(id) = self.wired.get(&packet.ports).copied() else {
+            return self.receive_unknown(packet);
+        };
+        let stream = self.streams.get_mut(&id)?;
+        stream.guest_holds = packet.buf_alloc;
+        stream.guest_took = packet.fwd_cnt;
+        match packet.op {
+            Op::Response => {
+                if let Some(opening) = stream.opening.take() {
+                    // Nobody waits any more: the host's end is dropped, and that closes the stream.
+                    let _ = opening.send(Ok(()));
+                }
+            }
+            Op::Data if stream.from_guest.len() + data.len() > BUFFER as usize => self.reset(id),
+            Op::Data => stream.take_in(data),
+            Op::Shutdown => self.guest_shuts(id, packet.flags),
+            Op::Reset => self.cut(id),
+            Op::CreditRequest => {
+                let update = stream.packet(Op::CreditUpdate, 0, 0);
+                self.control.push_back(update);
+            }
+            Op::CreditUpdate => {}
+            Op::Request => self.reset(id),
+        }
+        self.make_ready(id);
+        None
+    }
+
+    fn receive_unknown(&mut self, packet: Packet) -> Option<Arrival> {
+        match packet.op {
+            Op::Request if !self.closed => {
+                let stream = self.insert(packet.ports, None);
+                let entry = self.streams.get_mut(&stream)?;
+                entry.guest_holds = packet.buf_alloc;
+                entry.guest_took = packet.fwd_cnt;
+                Some(Arrival { port: packet.ports.host, stream })
+            }
+            Op::Reset => None,
+            _ => {
+                self.control.push_back(reset_of(packet.ports));
+                None
+            }
+        }
+    }
+
+    /// The guest's stream was taken by somebody.
+    pub(super) fn accept(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let response = stream.packet(Op::Response, 0, 0);
+            self.control.push_back(response);
+        }
+    }
+
+    /// Nobody takes the guest's stream.
+    pub(super) fn refuse(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.host_gone = true;
+        }
+        self.reset(id);
+    }
+
+    /// Ends a stream at once, on both sides. What the guest has sent can still be read.
+    fn reset(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get(&id) {
+            self.control.push_back(reset_of(stream.ports));
+        }
+        self.cut(id);
+    }
+
+    /// Asks the guest for a stream to a port; `opened` is told whether it accepts.
+    pub(super) fn open(&mut self, port: GuestVsockPort, opened: Opened) -> StreamId {
+        let ports = self.free_ports(port.0);
+        let id = self.insert(ports, Some(opened));
+        if self.closed {
+            self.cut(id);
+        } else if let Some(stream) = self.streams.get_mut(&id) {
+            let request = stream.packet(Op::Request, 0, 0);
+            self.control.push_back(request);
+        }
+        id
+    }
+
+    fn free_ports(&mut self, guest: u32) -> Ports {
+        loop {
+            let host = FIRST_PORT + self.next_port;
+            self.next_port = (self.next_port + 1) % FIRST_PORT;
+            let ports = Ports { host, guest };
+            if !self.wired.contains_key(&ports) {
+                return ports;
+            }
+        }
+    }
+
+    fn insert(&mut self, ports: Ports, opening: Option<Opened>) -> StreamId {
+        self.last += 1;
+        let id = StreamId(self.last);
+        self.streams.insert(id, Stream::new(ports, opening));
+        self.wired.insert(ports, id);
+        id
+    }
+
+    fn guest_shuts(&mut self, id: StreamId, flags: u32) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.guest_ended |= flags & NO_MORE_SEND != 0;
+        if flags & NO_MORE_RECEIVE != 0 {
+            stream.guest_deaf = true;
+            stream.to_guest.clear();
+        }
+        wake(&mut stream.reader);
+        wake(&mut stream.writer);
+        // A guest that does neither any more waits for this answer to forget the stream (section 5.10.6.5).
+        if stream.guest_ended && stream.guest_deaf {
+            self.reset(id);
+        }
+    }
+
+    fn cut(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let port = GuestVsockPort(stream.ports.guest);
+        stream.cut(|| ConnectError::Refused(port));
+        self.wired.remove(&stream.ports);
+        if stream.host_gone {
+            self.streams.remove(&id);
+        }
+    }
+
+    fn make_ready(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.ready
+            && stream.has_packet()
+        {
+            stream.ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Whether [`next_packet`](Self::next_packet) would give one.
+    pub(super) fn has_packet(&mut self) -> bool {
+        while let Some(id) = self.ready.front() {
+            match self.streams.get_mut(id) {
+                Some(stream) if stream.has_packet() => return true,
+                Some(stream) => stream.ready = false,
+                None => {}
+            }
+            self.ready.pop_front();
+        }
+        !self.control.is_empty()
+    }
+
+    /// The next packet for the guest, with at most so many bytes of data, which are put into `data`. Streams take turns.
+    pub(super) fn next_packet(&mut self, most: usize, data: &mut Vec<u8>) -> Option<Packet> {
+        data.clear();
+        if let Some(packet) = self.control.pop_front() {
+            return Some(packet);
+        }
+        if !self.has_packet() {
+            return None;
+        }
+        let id = self.ready.pop_front()?;
+        let stream = self.streams.get_mut(&id)?;
+        stream.ready = false;
+        let packet = stream.next_packet(most, data);
+        self.make_ready(id);
+        Some(packet)
+    }
+
+    /// The machine is gone: every stream ends, and none is opened any more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        for id in self.streams.keys().copied().collect::<Vec<_>>() {
+            self.cut(id);
+        }
+        self.control.clear();
+    }
+
+    /// Reads what the guest has sent, for the host's end. `true` if the guest has to be told.
+    pub(super) fn poll_read(
+        &mut self,
+        id: StreamId,
+        cx: &Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<(usize, bool)>> {
+        let Some(stream) = self.streams.get_mut(&id) else { return Poll::Ready(Ok((0, false))) };
+        let size = stream.from_guest.read(buf)?;
+        if size == 0 && !buf.is_empty() && !stream.guest_ended {
+            stream.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        stream.took = stream.took.wrapping_add(size as u32);
+        self.make_ready(id);
+        Poll::Ready(Ok((size, self.has_packet())))
+    }
+
+    /// Takes what the host's end has for the guest.
+    pub(super) fn poll_write(
+        &mut self,
+        id: StreamId,
+        cx: &Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        if stream.guest_deaf || stream.host_ended {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let room = BUFFER as usize - stream.to_guest.len();
+        if room == 0 {
+            stream.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let size = data.len().min(room);
+        stream.to_guest.extend(&data[..size]);
+        self.make_ready(id);
+        Poll::Ready(Ok(size))
+    }
+
+    /// The host's end will write no more.
+    pub(super) fn shut(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.host_ended = true;
+            self.make_ready(id);
+        }
+    }
+
+    /// The host's end was dropped: what it wrote still goes to the guest, what the guest sends is thrown away.
+    pub(super) fn abandon(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.host_ended = true;
+        stream.host_gone = true;
+        stream.took = stream.took.wrapping_add(stream.from_guest.len() as u32);
+        stream.from_guest = VecDeque::new();
+        if stream.wired {
+            self.make_ready(id);
+        } else {
+            self.streams.remove(&id);
+        }
+    }
+}
+
+/// The end of a stream, at once.
+fn reset_of(ports: Ports) -> Packet {
+    Packet { ports, op: Op::Reset, flags: 0, len: 0, buf_alloc: 0, fwd_cnt: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTENING: u32 = 1024;
+
+    /// A guest's side of a mux, driven by hand.
+    struct Bench {
+        mux: Mux,
+        data: Vec<u8>,
+    }
+
+    fn bench() -> Bench {
+        Bench { mux: Mux::default(), data: Vec::new() }
+    }
+
+    fn packet(ports: Ports, op: Op, flags: u32, len: usize) -> Packet {
+        Packet { ports, op, flags, len: len as u32, buf_alloc: 1000, fwd_cnt: 0 }
+    }
+
+    impl Bench {
+        fn guest_says(&mut self, ports: Ports, op: Op, flags: u32, data: &[u8]) -> Option<Arrival> {
+            self.mux.receive(packet(ports, op, flags, data.len()), data)
+        }
+
+        fn for_guest(&mut self) -> Option<(Op, u32, Vec<u8>)> {
+            let packet = self.mux.next_packet(600, &mut self.data)?;
+            assert_eq!(packet.len as usize, self.data.len());
+            Some((packet.op, packet.flags, self.data.clone()))
+        }
+
+        /// A stream of the guest's that was accepted.
+        fn stream(&mut self) -> (StreamId, Ports) {
+            let ports = Ports { host: LISTENING, guest: 77 };
+            let arrival = self.guest_says(ports, Op::Request, 0, b"").unwrap();
+            assert_eq!(arrival.port, LISTENING);
+            self.mux.accept(arrival.stream);
+            assert_eq!(self.for_guest().unwrap().0, Op::Response);
+            (arrival.stream, ports)
+        }
+
+        fn read(&mut self, id: StreamId) -> Option<Vec<u8>> {
+            let mut buf = vec![0; 1 << 20];
+            match self.mux.poll_read(id, &Context::from_waker(Waker::noop()), &mut buf) {
+                Poll::Ready(read) => Some(buf[..read.unwrap().0].to_vec()),
+                Poll::Pending => None,
+            }
+        }
+
+        fn write(&mut self, id: StreamId, data: &[u8]) -> Option<io::Result<usize>> {
+            match self.mux.poll_write(id, &Context::from_waker(Waker::noop()), data) {
+                Poll::Ready(written) => Some(written),
+                Poll::Pending => None,
+            }
+        }
+    }
+
+    #[test]
+    fn each_direction_ends_on_its_own() {
+        let mut bench = bench();
+        let (id, ports) = bench.stream();
+        assert_eq!(bench.write(id, b"all").unwrap().unwrap(), 3);
+        bench.mux.shut(id);
+        assert_eq!(bench.for_guest(), Some((Op::Data, 0, b"all".to_vec())));
+        assert_eq!(bench.for_guest(), Some((Op::Shutdown, NO_MORE_SEND, vec![])));
+        assert_eq!(bench.for_guest(), None);
+        bench.guest_says(ports, Op::Data, 0, b"answer");
+        bench.guest_says(ports, Op::Shutdown, NO_MORE_SEND, b"");
+        assert_eq!(bench.read(id).unwrap(), b"answer");
+        assert_eq!(bench.read(id).unwrap(), b"", "the end");
+    }
+
+    #[test]
+    fn nothing_is_sent_that_the_guest_cannot_hold() {
+        let mut bench = bench();
+        let (id, ports) = bench.stream();
+        bench.write(id, &[7; 2000]).unwrap().unwrap();
+        assert_eq!(bench.for_guest().unwrap().2.len(), 600);
+        assert_eq!(bench.for_guest().unwrap().2.len(), 400);
+        assert_eq!(bench.for_guest(), None, "1000 bytes are underway");
+        bench.mux.receive(Packet { fwd_cnt: 900, ..packet(ports, Op::CreditUpdate, 0, 0) }, b"");
+        assert_eq!(bench.for_guest().unwrap().2.len(), 600);
+    }
+
+    #[test]
+    fn a_writer_waits_when_the_buffer_is_full_while_the_other_direction_flows() {
+        let mut bench = bench();
+        let (id, ports) = bench.stream();
+        let all = vec![1; BUFFER as usize + 5];
+        assert_eq!(bench.write(id, &all).unwrap().unwrap(), BUFFER as usize);
+        assert!(bench.write(id, b"x").is_none());
+        while bench.for_guest().is_some() {}
+        bench.guest_says(ports, Op::Data, 0, b"still here");
+        assert_eq!(bench.read(id).unwrap(), b"still here");
+    }
+
+    #[test]
+    fn the_guest_is_told_what_was_read_and_may_not_send_more_than_fits() {
+        let mut bench = bench();
+        let (id, ports) = bench.stream();
+        bench.guest_says(ports, Op::Data, 0, &[0; TELL_AFTER as usize]);
+        assert!(!bench.mux.has_packet());
+        bench.read(id).unwrap();
+        assert_eq!(bench.for_guest().unwrap().0, Op::CreditUpdate);
+        bench.guest_says(ports, Op::Data, 0, &vec![0; BUFFER as usize]);
+        assert_eq!(bench.for_guest(), None);
+        bench.guest_says(ports, Op::Data, 0, b"one too many");
+        assert_eq!(bench.for_guest().unwrap().0, Op::Reset);
+    }
+
+    #[test]
+    fn what_was_sent_before_a_stream_was_closed_can_be_read_after() {
+        let mut bench = bench();
+        let (id, ports) = bench.stream();
+        bench.guest_says(ports, Op::Data, 0, b"last words");
+        bench.guest_says(ports, Op::Shutdown, NO_MORE_SEND | NO_MORE_RECEIVE, b"");
+        assert_eq!(bench.for_guest().unwrap().0, Op::Reset, "the guest waits for it");
+        let again = bench.guest_says(ports, Op::Request, 0, b"").unwrap();
+        assert_ne!(again.stream, id, "the guest may use its port again at once");
+        assert_eq!(bench.read(id).unwrap(), b"last words");
+        assert_eq!(bench.read(id).unwrap(), b"");
+        assert!(bench.write(id, b"x").unwrap().is_err());
+        bench.mux.abandon(id);
+        assert_eq!(bench.mux.streams.len(), 1);
+    }
+
+    #[test]
+    fn a_dropped_end_is_told_at_once_and_what_it_wrote_still_goes() {
+        let mut bench = bench();
+        let (id, ports) = bench.stream();
+        bench.write(id, b"goodbye").unwrap().unwrap();
+        bench.guest_says(ports, Op::Data, 0, b"nobody reads this");
+        bench.mux.abandon(id);
+        assert_eq!(bench.for_guest(), Some((Op::Data, 0, b"goodbye".to_vec())));
+        assert_eq!(bench.for_guest(), Some((Op::Shutdown, NO_MORE_SEND | NO_MORE_RECEIVE, vec![])));
+        bench.guest_says(ports, Op::Reset, 0, b"");
+        assert!(bench.mux.streams.is_empty() && bench.mux.wired.is_empty());
+    }
+
+    #[test]
+    fn a_stream_into_the_guest_is_accepted_refused_or_given_up() {
+        let mut bench = bench();
+        for op in [Op::Response, Op::Reset] {
+            let (opened, mut answer) = oneshot::channel();
+            let id = bench.mux.open(GuestVsockPort(5), opened);
+            let request = bench.mux.next_packet(0, &mut Vec::new()).unwrap();
+            assert_eq!((request.op, request.ports.guest), (Op::Request, 5));
+            assert!(answer.try_recv().is_err(), "not yet");
+            bench.guest_says(request.ports, op, 0, b"");
+            assert_eq!(answer.try_recv().unwrap().is_ok(), op == Op::Response);
+            bench.mux.abandon(id);
+        }
+        let (opened, _) = oneshot::channel();
+        let id = bench.mux.open(GuestVsockPort(5), opened);
+        bench.mux.abandon(id);
+        while bench.for_guest().is_some() {}
+        let ports = bench.mux.streams[&id].ports;
+        bench.guest_says(ports, Op::Response, 0, b"");
+        assert_eq!(bench.for_guest().unwrap().0, Op::Shutdown);
+    }
+
+    #[test]
+    fn what_belongs_to_no_stream_is_reset_and_what_nobody_takes_is_refused() {
+        let mut bench = bench();
+        let ports = Ports { host: 9, guest: 9 };
+        assert_eq!(bench.guest_says(ports, Op::Data, 0, b"?"), None);
+        assert_eq!(bench.for_guest().unwrap().0, Op::Reset);
+        bench.guest_says(ports, Op::Reset, 0, b"");
+        assert_eq!(bench.for_guest(), None, "a reset is not answered");
+        let arrival = bench.guest_says(ports, Op::Request, 0, b"").unwrap();
+        bench.mux.refuse(arrival.stream);
+        assert_eq!(bench.for_guest().unwrap().0, Op::Reset);
+        assert!(bench.mux.streams.is_empty());
+    }
+
+    #[test]
+    fn all_ends_with_the_machine() {
+        let mut bench = bench();
+        let (id, _) = bench.stream();
+        let (opened, mut answer) = oneshot::channel();
+        bench.mux.open(GuestVsockPort(5), opened);
+        bench.mux.close();
+        assert_eq!(bench.read(id).unwrap(), b"");
+        assert!(bench.write(id, b"x").unwrap().is_err());
+        assert!(answer.try_recv().unwrap().is_err());
+        let (opened, mut answer) = oneshot::channel();
+        bench.mux.open(GuestVsockPort(5), opened);
+        assert!(answer.try_recv().unwrap().is_err());
+    }
+}
