@@ -61,7 +61,9 @@ impl Container<'_> {
         let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose();
         let filter = filter.map_err(|error| Failure::invalid(error.to_string()))?;
         let cgroup = Cgroup::create(linux.cgroups_path.as_deref(), &linux.resources)?;
+        let devices_confined = Cgroup::confine(cgroup.as_ref(), &linux.resources.devices)?;
         let birth = Birth {
+            may_make_devices: devices_confined,
             id: self.id,
             spec: self.spec,
             rootfs: self.rootfs,

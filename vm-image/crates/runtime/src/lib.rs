@@ -7,7 +7,7 @@
 //!
 //! [`Container::start`] is the way in; [`defaults`] has the pieces from which the engine composes a spec as dockerd would.
 //!
-//! Not here: user namespaces (refused), device rules of cgroups, hooks, AppArmor and SELinux labels, Intel RDT.
+//! Not here, and refused: user namespaces, hooks, AppArmor and SELinux labels, id-mapped mounts, Intel RDT ([`spec`]).
 
 pub mod cgroup;
 mod container;

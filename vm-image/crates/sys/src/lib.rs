@@ -1,6 +1,7 @@
 //! The guest's only unsafe.
 
 pub mod clone;
+pub mod device_filter;
 pub mod exec;
 pub mod keyring;
 pub mod loopback;

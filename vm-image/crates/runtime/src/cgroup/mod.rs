@@ -1,22 +1,25 @@
 //! A container's cgroup, version 2 only: made, limited, watched, killed and removed.
 //!
 //! Where no cgroup2 is mounted, or it may not be written to, a container runs without a cgroup of its own as long as it asks for no limit. A
-//! limit that cannot be set is refused: a container that was promised 64 MiB and takes all is worse than none.
+//! limit that cannot be set is refused: a container that was promised 64 MiB and takes all is worse than none. Device rules are in every
+//! container; where they cannot be had, it loses the right to make device nodes instead, and is left with the harmless ones that it is given.
 
+mod devices;
 mod limits;
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use caisson_sys::device_filter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 
 use crate::failure::{Failure, text};
-use crate::spec::Resources;
+use crate::spec::{DeviceRule, Resources};
 use limits::{Setting, settings};
 
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
@@ -73,7 +76,22 @@ impl Cgroup {
         Ok(Some(cgroup))
     }
 
+    /// Lets the container use only the devices that these rules allow. `false` if that cannot be had here: there is no cgroup, or the kernel
+    /// takes no such programs; then the container must not be able to make device nodes.
+    ///
+    /// # Errors
+    /// A rule that is none.
+    pub(crate) fn confine(cgroup: Option<&Self>, rules: &[DeviceRule]) -> Result<bool, Failure> {
+        let Some(program) = devices::program(rules)? else { return Ok(true) };
+        let attach = |cgroup: &Self| device_filter::attach(cgroup.open()?.as_fd(), &program);
+        Ok(cgroup.is_some_and(|cgroup| attach(cgroup).is_ok()))
+    }
+
     fn make(&self) -> io::Result<()> {
+        if self.directory.exists() {
+            // Of a run whose shim was killed. Its counters and limits are not ours.
+            self.remove()?;
+        }
         let mounted = mount_point().ok_or(io::ErrorKind::NotFound)?;
         let inside = self.directory.strip_prefix(&mounted).map_err(io::Error::other)?;
         let mut directory = mounted.clone();
@@ -108,7 +126,7 @@ impl Cgroup {
 
     /// The directory, for a process to be born into.
     pub(crate) fn open(&self) -> io::Result<OwnedFd> {
-        Ok(openat(CWD, &self.directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+        Ok(openat(CWD, &self.directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
     /// Where it is in the file system.

@@ -137,7 +137,7 @@ pub fn readonly_paths() -> Vec<String> {
 
 /// Which devices a container may use, first to last: none, but the harmless ones.
 ///
-/// Without rules for pseudo-terminals and `tun`: the runtime adds the ones that every container needs.
+/// Without pseudo-terminals: the runtime adds the rules without which no container works.
 pub fn device_rules() -> Vec<LinuxDeviceCgroup> {
     let all = rule(false, LinuxDeviceType::A, None);
     let harmless = [(1, 5), (1, 3), (1, 9), (1, 8), (5, 0), (5, 1)];

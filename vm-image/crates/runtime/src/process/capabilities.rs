@@ -38,6 +38,18 @@ impl Sets {
         Self { permitted: self.ambient, effective: self.ambient, ..self }
     }
 
+    /// Without `CAP_MKNOD`.
+    pub(crate) fn without_making_devices(self) -> Self {
+        let take = |set: CapabilitySet| set.difference(CapabilitySet::MKNOD);
+        Self {
+            bounding: take(self.bounding),
+            permitted: take(self.permitted),
+            effective: take(self.effective),
+            inheritable: take(self.inheritable),
+            ambient: take(self.ambient),
+        }
+    }
+
     /// Before the user changes: dropping from the bounding set takes a right.
     pub(crate) fn bound(self) -> Result<(), Failure> {
         for number in 0..u64::BITS {

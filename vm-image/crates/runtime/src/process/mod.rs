@@ -59,6 +59,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) stdio: &'a Stdio,
     pub(crate) namespaces: &'a Namespaces,
     pub(crate) filter: Option<&'a Filter>,
+    /// Whether something keeps it from using the devices that it makes.
+    pub(crate) may_make_devices: bool,
 }
 
 /// A program, ready to be executed.
@@ -180,6 +182,9 @@ impl Birth<'_> {
         let mut sets = process.capabilities.as_ref().map(Sets::of);
         if self.user.is_some() && identity.uid != 0 {
             sets = sets.map(Sets::for_other_than_root);
+        }
+        if !self.may_make_devices {
+            sets = sets.map(Sets::without_making_devices);
         }
         let directory = process.cwd.as_path();
         make_directories(directory)?;

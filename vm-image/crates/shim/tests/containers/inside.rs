@@ -169,6 +169,27 @@ fn devices_and_links_are_there() {
 }
 
 #[test]
+fn a_device_that_it_makes_is_not_its_to_use() {
+    if !able() {
+        return;
+    }
+    let disk = fs::metadata("/").map(|root| std::os::unix::fs::MetadataExt::dev(&root)).unwrap();
+    let (major, minor) = (rustix::fs::major(disk), rustix::fs::minor(disk));
+    let script = format!(
+        "mknod /tmp/disk b {major} {minor} && head -c1 /tmp/disk; mknod /tmp/n c 1 3 && echo x >/tmp/n && echo null"
+    );
+    let (stdout, stderr, _) = shell(&script).run();
+    if caisson_runtime::cgroup::mount_point().is_some() {
+        assert_eq!(stdout, "null\n", "{stderr}");
+    }
+    assert!(stderr.contains("Operation not permitted"), "{stderr}");
+    let all = json!([{"allow": true, "type": "a", "access": "rwm"}]);
+    let privileged = shell(&format!("mknod /tmp/disk b {major} {minor} && head -c1 /tmp/disk | wc -c"))
+        .with(|spec| spec["linux"]["resources"]["devices"] = all);
+    assert_eq!(printed(privileged), "1\n");
+}
+
+#[test]
 fn nothing_of_the_shim_is_open_in_it() {
     if !able() {
         return;

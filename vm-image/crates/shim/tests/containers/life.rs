@@ -59,7 +59,7 @@ fn a_terminals_user_owns_it_and_ctrl_c_reaches_the_program() {
         return;
     }
     let script =
-        "stat -c %u /dev/pts/0; trap 'echo caught; exit 4' INT; echo ready; while true; do sleep 1000; done";
+        "stat -c %u /dev/pts/0; trap 'echo caught; exit 4' INT; echo ready; while true; do true; done";
     let shim = shell(script).terminal().stdin(Stdin::Open).user("web").spawn();
     let mut stream = shim.attach(true);
     shim.start().unwrap();
