@@ -35,8 +35,8 @@ export async function importBusybox(name) {
 
 /** The process id of the daemon that answers now. */
 export async function daemonPid() {
-  const { daemon, host } = JSON.parse(await caisson('version', '--json'))
-  return (daemon ?? host).pid
+  const { daemon } = JSON.parse(await caisson('version', '--json'))
+  return daemon.pid
 }
 
 /** Waits until a process that is not ours is gone. */

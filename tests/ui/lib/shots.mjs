@@ -1,5 +1,5 @@
 /** Where the screenshots go: test output, looked at by people. */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -9,8 +9,4 @@ const OUTPUT = join(ROOT, "tests/output/ui");
 export function shotPath(name) {
     mkdirSync(OUTPUT, { recursive: true });
     return join(OUTPUT, `${name}.png`);
-}
-
-export function keepShot(name, png) {
-    writeFileSync(shotPath(name), png);
 }

@@ -3,11 +3,13 @@
  *
  * Waiting is done in the page: a condition is tried again at each change of the document, so that nothing here sleeps.
  */
-import { spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
-import { keepShot } from './shots.mjs'
+import { promisify } from 'node:util'
+import { shotPath } from './shots.mjs'
 
+const run = promisify(execFile)
 const ELEMENT = 'element-6066-11e4-a52e-4f735466cecf'
 const START_MS = 30_000
 
@@ -122,8 +124,14 @@ export class Window {
     await this.#ask('POST', '/actions', { actions: [{ type: 'key', id: 'keyboard', actions }] })
   }
 
+  /** What is really on the display: the driver's own pictures are of what should be. */
   async shot(name) {
-    keepShot(`window-${name}`, Buffer.from(await this.#ask('GET', '/screenshot'), 'base64'))
+    // Two frames: the one that is being drawn, and the one that is asked for here.
+    await this.#ask('POST', '/execute/async', {
+      script: 'const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))',
+      args: [],
+    })
+    await run('import', ['-silent', '-window', 'root', shotPath(`window-${name}`)])
   }
 
   /** Closes the window and ends the driver. */
