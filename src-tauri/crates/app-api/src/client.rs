@@ -34,12 +34,13 @@ impl Client {
 
     /// Whether a daemon answers that this client understands.
     pub async fn check(&self) -> Result<(), ApiError> {
-        self.connect().await.map(drop)
+        self.connect(Versions::Same).await.map(drop)
     }
 
     /// Asks for anything, untyped: what the window's bridge does.
     pub async fn call_value(&self, call: Call) -> Result<Value, ApiError> {
-        let mut connection = self.connect().await?;
+        let versions = if call == Call::Shutdown { Versions::Any } else { Versions::Same };
+        let mut connection = self.connect(versions).await?;
         write_line(&mut connection, &Ask::Call(call)).await?;
         match read_line(&mut connection).await?.ok_or_else(hung_up)? {
             Answer::Ok(value) => Ok(value),
@@ -58,12 +59,12 @@ impl Client {
     }
 
     pub(crate) async fn subscribe<T>(&self, subscribe: Subscribe) -> Result<Subscription<T>, ApiError> {
-        let mut connection = self.connect().await?;
+        let mut connection = self.connect(Versions::Same).await?;
         write_line(&mut connection, &Ask::Subscribe(subscribe)).await?;
         Ok(Subscription { connection, over: false, items: PhantomData })
     }
 
-    async fn connect(&self) -> Result<BufReader<LocalStream>, ApiError> {
+    async fn connect(&self, versions: Versions) -> Result<BufReader<LocalStream>, ApiError> {
         let stream = connect::connect(&self.endpoint).await.map_err(|error| {
             let at = self.endpoint.display();
             ApiError::new(ErrorCode::DaemonNotRunning, format!("no host daemon answers at {at}"))
@@ -71,11 +72,17 @@ impl Client {
         })?;
         let mut connection = BufReader::new(stream);
         let hello: Hello = read_line(&mut connection).await?.ok_or_else(hung_up)?;
-        if hello.protocol != PROTOCOL {
-            return Err(other_version(&hello));
+        match versions {
+            Versions::Same if hello.protocol != PROTOCOL => Err(other_version(&hello)),
+            Versions::Same | Versions::Any => Ok(connection),
         }
-        Ok(connection)
     }
+}
+
+/// Which daemons will do. Every version knows how to end, or a new client could not get rid of an old daemon.
+enum Versions {
+    Same,
+    Any,
 }
 
 /// The items of a subscription. Dropping it hangs up.
@@ -130,5 +137,6 @@ fn other_version(hello: &Hello) -> ApiError {
         hello.protocol,
         env!("CARGO_PKG_VERSION")
     );
-    ApiError::new(ErrorCode::VersionMismatch, message).with_detail("stop the daemon and start it again")
+    ApiError::new(ErrorCode::VersionMismatch, message)
+        .with_detail("`caisson stop` ends it, and `caisson start` starts the new one")
 }

@@ -10,6 +10,7 @@ use std::{
     io::{self, BufRead, BufReader, Read},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    thread,
     time::Duration,
 };
 use tokio::{task::spawn_blocking, time::timeout};
@@ -72,6 +73,8 @@ fn wait_until_ready(mut child: Child) -> Result<(), ApiError> {
     // Output that cannot be read is output that ended: the daemon is gone, and its errors say why.
     let _ = BufReader::new(output).read_line(&mut line);
     if line.trim_end() == READY {
+        // Should it end before this process does, somebody must take note, or it stays as a zombie.
+        thread::spawn(move || drop(child.wait()));
         return Ok(());
     }
     let mut text = String::new();

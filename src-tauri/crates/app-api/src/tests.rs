@@ -153,3 +153,24 @@ fn a_call_travels_as_it_is_written() {
         serde_json::from_value(json!({"call": {"name": "container_stop", "args": {"id": "a"}}})).unwrap();
     assert_eq!(ask, Ask::Call(Call::ContainerStop(ContainerId { id: "a".into() })));
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_daemon_of_another_version_can_only_be_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = BufReader::new(stream);
+            write_line(&mut stream, &json!({"protocol": 999, "version": "9.9"})).await.unwrap();
+            if let Ok(Some(asked)) = read_line::<Value>(&mut stream).await {
+                assert_eq!(asked, json!({"call": {"name": "shutdown"}}));
+                write_line(&mut stream, &json!({"ok": null})).await.unwrap();
+            }
+        }
+    });
+    let client = crate::Client::new(path);
+    assert_eq!(client.version().await.unwrap_err().code, ErrorCode::VersionMismatch);
+    client.shutdown().await.unwrap();
+}

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The version of what is spoken. Raised when an older client or daemon would misunderstand.
+/// The version of what is spoken. Raised when an older client or daemon would misunderstand. The first line and the call
+/// `shutdown` never change, so that any client can tell the versions apart and end any daemon.
 pub const PROTOCOL: u32 = 1;
 
 /// The longest line that either side takes.
