@@ -36,9 +36,10 @@ pub(crate) async fn show(
         }
     };
     listening.abort();
-    match &outcome {
-        Ok(status) => lines.tell(status),
-        Err(_) => lines.tell(&client.machine_status().await?),
+    // A daemon that is gone has no status; the outcome says so already.
+    let last = if outcome.is_ok() { outcome.clone() } else { client.machine_status().await };
+    if let Ok(status) = &last {
+        lines.tell(status);
     }
     lines.clear();
     outcome
