@@ -1,0 +1,189 @@
+//! A guest's side of a [`Mux`], played by hand.
+
+use super::*;
+
+const LISTENING: u32 = 1024;
+
+/// A guest's side of a mux, driven by hand.
+struct Bench {
+    mux: Mux,
+    data: Vec<u8>,
+}
+
+fn bench() -> Bench {
+    Bench { mux: Mux::default(), data: Vec::new() }
+}
+
+fn packet(ports: Ports, op: Op, flags: u32, len: usize) -> Packet {
+    Packet { ports, op, flags, len: len as u32, buf_alloc: 1000, fwd_cnt: 0 }
+}
+
+impl Bench {
+    fn guest_says(&mut self, ports: Ports, op: Op, flags: u32, data: &[u8]) -> Option<Arrival> {
+        self.mux.receive(packet(ports, op, flags, data.len()), data)
+    }
+
+    fn for_guest(&mut self) -> Option<(Op, u32, Vec<u8>)> {
+        let packet = self.mux.next_packet(600, &mut self.data)?;
+        assert_eq!(packet.len as usize, self.data.len());
+        Some((packet.op, packet.flags, self.data.clone()))
+    }
+
+    /// A stream of the guest's that was accepted.
+    fn stream(&mut self) -> (StreamId, Ports) {
+        let ports = Ports { host: LISTENING, guest: 77 };
+        let arrival = self.guest_says(ports, Op::Request, 0, b"").unwrap();
+        assert_eq!(arrival.port, LISTENING);
+        self.mux.accept(arrival.stream);
+        assert_eq!(self.for_guest().unwrap().0, Op::Response);
+        (arrival.stream, ports)
+    }
+
+    fn read(&mut self, id: StreamId) -> Option<Vec<u8>> {
+        let mut buf = vec![0; 1 << 20];
+        match self.mux.poll_read(id, &Context::from_waker(Waker::noop()), &mut buf) {
+            Poll::Ready(read) => Some(buf[..read.unwrap().0].to_vec()),
+            Poll::Pending => None,
+        }
+    }
+
+    fn write(&mut self, id: StreamId, data: &[u8]) -> Option<io::Result<usize>> {
+        match self.mux.poll_write(id, &Context::from_waker(Waker::noop()), data) {
+            Poll::Ready(written) => Some(written),
+            Poll::Pending => None,
+        }
+    }
+}
+
+#[test]
+fn each_direction_ends_on_its_own() {
+    let mut bench = bench();
+    let (id, ports) = bench.stream();
+    assert_eq!(bench.write(id, b"all").unwrap().unwrap(), 3);
+    bench.mux.shut(id);
+    assert_eq!(bench.for_guest(), Some((Op::Data, 0, b"all".to_vec())));
+    assert_eq!(bench.for_guest(), Some((Op::Shutdown, NO_MORE_SEND, vec![])));
+    assert_eq!(bench.for_guest(), None);
+    bench.guest_says(ports, Op::Data, 0, b"answer");
+    bench.guest_says(ports, Op::Shutdown, NO_MORE_SEND, b"");
+    assert_eq!(bench.read(id).unwrap(), b"answer");
+    assert_eq!(bench.read(id).unwrap(), b"", "the end");
+}
+
+#[test]
+fn nothing_is_sent_that_the_guest_cannot_hold() {
+    let mut bench = bench();
+    let (id, ports) = bench.stream();
+    bench.write(id, &[7; 2000]).unwrap().unwrap();
+    assert_eq!(bench.for_guest().unwrap().2.len(), 600);
+    assert_eq!(bench.for_guest().unwrap().2.len(), 400);
+    assert_eq!(bench.for_guest(), None, "1000 bytes are underway");
+    bench.mux.receive(Packet { fwd_cnt: 900, ..packet(ports, Op::CreditUpdate, 0, 0) }, b"");
+    assert_eq!(bench.for_guest().unwrap().2.len(), 600);
+}
+
+#[test]
+fn a_writer_waits_when_the_buffer_is_full_while_the_other_direction_flows() {
+    let mut bench = bench();
+    let (id, ports) = bench.stream();
+    let all = vec![1; BUFFER as usize + 5];
+    assert_eq!(bench.write(id, &all).unwrap().unwrap(), BUFFER as usize);
+    assert!(bench.write(id, b"x").is_none());
+    while bench.for_guest().is_some() {}
+    bench.guest_says(ports, Op::Data, 0, b"still here");
+    assert_eq!(bench.read(id).unwrap(), b"still here");
+}
+
+#[test]
+fn the_guest_is_told_what_was_read_and_may_not_send_more_than_fits() {
+    let mut bench = bench();
+    let (id, ports) = bench.stream();
+    bench.guest_says(ports, Op::Data, 0, &[0; TELL_AFTER as usize]);
+    assert!(!bench.mux.has_packet());
+    bench.read(id).unwrap();
+    assert_eq!(bench.for_guest().unwrap().0, Op::CreditUpdate);
+    bench.guest_says(ports, Op::Data, 0, &vec![0; BUFFER as usize]);
+    assert_eq!(bench.for_guest(), None);
+    bench.guest_says(ports, Op::Data, 0, b"one too many");
+    assert_eq!(bench.for_guest().unwrap().0, Op::Reset);
+}
+
+#[test]
+fn what_was_sent_before_a_stream_was_closed_can_be_read_after() {
+    let mut bench = bench();
+    let (id, ports) = bench.stream();
+    bench.guest_says(ports, Op::Data, 0, b"last words");
+    bench.guest_says(ports, Op::Shutdown, NO_MORE_SEND | NO_MORE_RECEIVE, b"");
+    assert_eq!(bench.for_guest().unwrap().0, Op::Reset, "the guest waits for it");
+    let again = bench.guest_says(ports, Op::Request, 0, b"").unwrap();
+    assert_ne!(again.stream, id, "the guest may use its port again at once");
+    assert_eq!(bench.read(id).unwrap(), b"last words");
+    assert_eq!(bench.read(id).unwrap(), b"");
+    assert!(bench.write(id, b"x").unwrap().is_err());
+    bench.mux.abandon(id);
+    assert_eq!(bench.mux.streams.len(), 1);
+}
+
+#[test]
+fn a_dropped_end_is_told_at_once_and_what_it_wrote_still_goes() {
+    let mut bench = bench();
+    let (id, ports) = bench.stream();
+    bench.write(id, b"goodbye").unwrap().unwrap();
+    bench.guest_says(ports, Op::Data, 0, b"nobody reads this");
+    bench.mux.abandon(id);
+    assert_eq!(bench.for_guest(), Some((Op::Data, 0, b"goodbye".to_vec())));
+    assert_eq!(bench.for_guest(), Some((Op::Shutdown, NO_MORE_SEND | NO_MORE_RECEIVE, vec![])));
+    bench.guest_says(ports, Op::Reset, 0, b"");
+    assert!(bench.mux.streams.is_empty() && bench.mux.wired.is_empty());
+}
+
+#[test]
+fn a_stream_into_the_guest_is_accepted_refused_or_given_up() {
+    let mut bench = bench();
+    for op in [Op::Response, Op::Reset] {
+        let (opened, mut answer) = oneshot::channel();
+        let id = bench.mux.open(GuestVsockPort(5), opened);
+        let request = bench.mux.next_packet(0, &mut Vec::new()).unwrap();
+        assert_eq!((request.op, request.ports.guest), (Op::Request, 5));
+        assert!(answer.try_recv().is_err(), "not yet");
+        bench.guest_says(request.ports, op, 0, b"");
+        assert_eq!(answer.try_recv().unwrap().is_ok(), op == Op::Response);
+        bench.mux.abandon(id);
+    }
+    let (opened, _) = oneshot::channel();
+    let id = bench.mux.open(GuestVsockPort(5), opened);
+    bench.mux.abandon(id);
+    while bench.for_guest().is_some() {}
+    let ports = bench.mux.streams[&id].ports;
+    bench.guest_says(ports, Op::Response, 0, b"");
+    assert_eq!(bench.for_guest().unwrap().0, Op::Shutdown);
+}
+
+#[test]
+fn what_belongs_to_no_stream_is_reset_and_what_nobody_takes_is_refused() {
+    let mut bench = bench();
+    let ports = Ports { host: 9, guest: 9 };
+    assert_eq!(bench.guest_says(ports, Op::Data, 0, b"?"), None);
+    assert_eq!(bench.for_guest().unwrap().0, Op::Reset);
+    bench.guest_says(ports, Op::Reset, 0, b"");
+    assert_eq!(bench.for_guest(), None, "a reset is not answered");
+    let arrival = bench.guest_says(ports, Op::Request, 0, b"").unwrap();
+    bench.mux.refuse(arrival.stream);
+    assert_eq!(bench.for_guest().unwrap().0, Op::Reset);
+    assert!(bench.mux.streams.is_empty());
+}
+
+#[test]
+fn all_ends_with_the_machine() {
+    let mut bench = bench();
+    let (id, _) = bench.stream();
+    let (opened, mut answer) = oneshot::channel();
+    bench.mux.open(GuestVsockPort(5), opened);
+    bench.mux.close();
+    assert_eq!(bench.read(id).unwrap(), b"");
+    assert!(bench.write(id, b"x").unwrap().is_err());
+    assert!(answer.try_recv().unwrap().is_err());
+    let (opened, mut answer) = oneshot::channel();
+    bench.mux.open(GuestVsockPort(5), opened);
+    assert!(answer.try_recv().unwrap().is_err());
+}
