@@ -15,17 +15,27 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Gives every signal its default action and unblocks all: what a program expects to find. (Rust's runtime ignores `SIGPIPE`.)
+/// Gives every signal its default action and unblocks all: what a program expects to find. (Rust's runtime ignores `SIGPIPE`, and whoever
+/// started us may have ignored any.)
+///
+/// By system call, because the C library refuses to touch the two signals that it uses itself.
 pub fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL runs no code of ours. Signals that cannot be changed (SIGKILL, SIGSTOP, libc's own) fail, and are already right.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    /// `struct kernel_sigaction` of x86-64; elsewhere it is shorter, or as long.
+    const DEFAULT_ACTION: [u64; 4] = [libc::SIG_DFL as u64, 0, 0, 0];
+    const SET_SIZE: usize = size_of::<u64>();
+    let no_signals = 0u64;
+    for signal in 1..=64 {
+        // SAFETY: the kernel reads an action with SIG_DFL (which runs no code of ours), no flags and an empty mask, and writes nothing.
+        // SIGKILL and SIGSTOP fail, and are always right.
+        unsafe {
+            let nowhere = ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT_ACTION.as_ptr(), nowhere, SET_SIZE);
+        }
     }
-    // SAFETY: sigemptyset fills the zeroed set, which outlives both calls.
+    // SAFETY: the kernel reads a set of `SET_SIZE` bytes and writes nothing.
     unsafe {
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+        let nowhere = ptr::null_mut::<u64>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const no_signals, nowhere, SET_SIZE);
     }
 }
 

@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 use caisson_sys::{clone, exec, keyring, loopback, seccomp};
 use rustix::fs::{AtFlags, Gid, Uid, chownat, fstat};
 use rustix::io::Errno;
-use rustix::process::{Signal, chdir, ioctl_tiocsctty, setsid, umask};
+use rustix::process::{
+    DumpableBehavior, Signal, chdir, ioctl_tiocsctty, set_dumpable_behavior, setsid, umask,
+};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 pub(crate) use report::{channel, listen};
@@ -84,6 +86,8 @@ impl Birth<'_> {
 
     fn prepare(&self, shim: BorrowedFd<'_>) -> Result<Program, Failure> {
         self.die_with(shim)?;
+        // Until it is a container's program, nobody in a joined pid namespace may look into it; execve undoes this.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "prctl(PR_SET_DUMPABLE)")?;
         setsid().context(|| "setsid")?;
         umask(rustix::fs::Mode::empty());
         self.settle_namespaces()?;

@@ -5,11 +5,19 @@ use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, major, minor, openat};
 
+use rustix::mount::MountAttrFlags;
+
 use super::mounts::existing;
 use super::options::Attributes;
 use super::root::{Root, file_type};
 use super::tree::{READ_ONLY, Tree};
 use crate::failure::{Context, Failure};
+
+/// The host's `/dev` may have neither.
+const HARMLESS: Attributes = Attributes {
+    set: (MountAttrFlags::MOUNT_ATTR_NOSUID.bits() | MountAttrFlags::MOUNT_ATTR_NOEXEC.bits()) as u64,
+    clear: 0,
+};
 
 /// Makes the paths that exist read-only, each with what is mounted below.
 pub(crate) fn make_read_only(root: &Root, paths: &[String]) -> Result<(), Failure> {
@@ -46,7 +54,9 @@ fn hide_one(root: &Root, path: &Path, empty: &mut Option<Tree>) -> Result<(), Fa
     let Some(place) = existing(root, path)? else { return Ok(()) };
     if file_type(place.as_fd())? != FileType::Directory {
         let null = null_device()?;
-        return Ok(Tree::copy(null.as_fd(), false)?.attach(place.as_fd())?);
+        let cover = Tree::copy(null.as_fd(), false)?;
+        cover.set(HARMLESS, false)?;
+        return Ok(cover.attach(place.as_fd())?);
     }
     match empty {
         Some(cover) => Tree::copy(cover.top(), false)?.attach(place.as_fd())?,

@@ -87,6 +87,8 @@ fn rights_are_dockers() {
         "CapAmb:\t0000000000000000",
         "Seccomp:\t2",
         "NoNewPrivs:\t0",
+        "SigIgn:\t0000000000000000",
+        "SigBlk:\t0000000000000000",
     ] {
         assert!(status.contains(line), "{line} is not in {status}");
     }
