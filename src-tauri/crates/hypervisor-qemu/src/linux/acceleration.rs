@@ -2,8 +2,8 @@
 //!
 //! `/dev/kvm` that opens proves nothing: in nested machines QEMU may abort on the first register, the firmware may run and
 //! a kernel not, or all may run slower than emulation. So the kernel is booted without a root file system, and KVM
-//! counts as working when it complains about that within [`PROBE_LIMIT`]. The answer is kept in the user's cache for as
-//! long as the host's boot, the guest's kernel and QEMU stay the same.
+//! counts as working when it complains about that within [`PROBE_LIMIT`]. A definite answer is kept in the user's cache
+//! for as long as the host's boot, the guest's kernel and QEMU stay the same.
 
 use std::{
     fs, io,
@@ -35,6 +35,8 @@ pub(super) enum Kvm {
     Forbidden,
     /// It is there, but a kernel does not boot.
     Broken(String),
+    /// It is there, but a kernel did not get through in time. That may be the moment's fault, so it is not kept.
+    TooSlow,
 }
 
 impl Kvm {
@@ -42,7 +44,7 @@ impl Kvm {
     pub(super) fn capabilities(&self) -> Capabilities {
         let acceleration = match self {
             Self::Works => Acceleration::Hardware { by: "KVM".into() },
-            Self::Absent | Self::Forbidden | Self::Broken(_) => Acceleration::Emulated,
+            Self::Absent | Self::Forbidden | Self::Broken(_) | Self::TooSlow => Acceleration::Emulated,
         };
         Capabilities { acceleration, max_cpus: MAX_CPUS, notices: self.notice().into_iter().collect() }
     }
@@ -60,6 +62,13 @@ impl Kvm {
             Self::Broken(why) => (
                 format!("/dev/kvm is there but cannot run the machine's kernel ({why})"),
                 "if this is a virtual machine, look at its nested virtualization",
+            ),
+            Self::TooSlow => (
+                format!(
+                    "with /dev/kvm the machine's kernel did not start within {} s",
+                    PROBE_LIMIT.as_secs()
+                ),
+                "start the machine again when this computer is less busy",
             ),
         };
         let text = format!("the processor is emulated, which is 15 to 20 times slower: {why}");
@@ -79,6 +88,9 @@ pub(super) async fn find_out(qemu: &Path, kernel: &Path, cache: &Path) -> Kvm {
     }
     let answer = probe(qemu, kernel).await;
     tracing::info!(?answer, "tried whether KVM works");
+    if answer == Kvm::TooSlow {
+        return answer;
+    }
     if let Err(error) = keep(&kept, &Finding { question, answer: answer.clone() }) {
         tracing::warn!(file = %kept.display(), %error, "cannot keep what was found out about KVM");
     }
@@ -159,7 +171,7 @@ async fn try_kernel(qemu: &Path, kernel: &Path, console: PathBuf) -> Kvm {
     };
     let Ok(exit) = tokio::time::timeout(PROBE_LIMIT, process.exited()).await else {
         process.kill().await;
-        return Kvm::Broken(format!("it did not get through within {} s", PROBE_LIMIT.as_secs()));
+        return Kvm::TooSlow;
     };
     let said = fs::read(&console).unwrap_or_default();
     if exit.success && String::from_utf8_lossy(&said).contains(CAME_ALL_THE_WAY) {
@@ -202,7 +214,7 @@ mod tests {
     #[test]
     fn only_a_working_kvm_comes_without_a_notice() {
         assert!(Kvm::Works.capabilities().notices.is_empty());
-        for kvm in [Kvm::Absent, Kvm::Forbidden, Kvm::Broken("it hangs".into())] {
+        for kvm in [Kvm::Absent, Kvm::Forbidden, Kvm::Broken("it aborts".into()), Kvm::TooSlow] {
             let capabilities = kvm.capabilities();
             assert_eq!(capabilities.acceleration, Acceleration::Emulated);
             assert_eq!(capabilities.notices.len(), 1);
