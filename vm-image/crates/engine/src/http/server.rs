@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -36,11 +37,19 @@ pub(crate) async fn serve(listener: UnixListener, engine: Arc<Engine>) {
 }
 
 async fn connection(socket: UnixStream, engine: Arc<Engine>) {
+    carry(socket, |hijacker, request| Box::pin(answer(engine.clone(), hijacker, request))).await;
+}
+
+/// Serves a connection until it ends or is taken over.
+async fn carry(
+    socket: UnixStream,
+    answer: impl Fn(Hijacker, Request<Incoming>) -> BoxFuture<'static, Reply>,
+) {
     let hijacker = Hijacker::default();
     let io = ConnectionIo::new(socket, hijacker.clone());
     let service = service_fn(|request| {
-        let (engine, hijacker) = (engine.clone(), hijacker.clone());
-        Box::pin(async move { Ok::<_, Infallible>(answer(engine, hijacker, request).await) })
+        let reply = answer(hijacker.clone(), request);
+        Box::pin(async move { Ok::<_, Infallible>(reply.await) })
     });
     let mut connection = http1::Builder::new().title_case_headers(true).serve_connection(io, service);
     if let Err(error) = poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
@@ -107,4 +116,63 @@ fn add_headers(reply: &mut Reply) {
     reply::header(reply, "docker-experimental", "false");
     reply::header(reply, "ostype", "linux");
     reply::header(reply, "server", concat!("Caisson/", env!("CARGO_PKG_VERSION"), " (linux)"));
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::StatusCode;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Answers `/take` with a takeover that shouts back what it gets, and all else with 204.
+    fn reply(hijacker: Hijacker, request: Request<Incoming>) -> BoxFuture<'static, Reply> {
+        Box::pin(async move {
+            if request.uri().path() != "/take" {
+                return reply::empty(StatusCode::NO_CONTENT);
+            }
+            hijacker.stop_reading();
+            hijacker.take(Box::new(|mut socket, sent| {
+                Box::pin(async move {
+                    let mut all = sent.to_vec();
+                    socket.read_to_end(&mut all).await.unwrap();
+                    all.make_ascii_uppercase();
+                    socket.write_all(&all).await.unwrap();
+                })
+            }))
+        })
+    }
+
+    async fn conversation(said: &[u8]) -> String {
+        let (socket, mut client) = UnixStream::pair().unwrap();
+        let serving = tokio::spawn(carry(socket, reply));
+        client.write_all(said).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).await.unwrap();
+        serving.await.unwrap();
+        heard
+    }
+
+    #[tokio::test]
+    async fn a_takeover_gets_what_follows_the_head_and_nothing_else_reaches_the_client() {
+        let heard = conversation(b"POST /take HTTP/1.1\r\nHost: d\r\n\r\ntyped ahead").await;
+        assert_eq!(heard, "TYPED AHEAD");
+    }
+
+    #[tokio::test]
+    async fn a_connection_can_be_taken_over_after_other_requests() {
+        let (socket, mut client) = UnixStream::pair().unwrap();
+        let serving = tokio::spawn(carry(socket, reply));
+        client.write_all(b"GET /other HTTP/1.1\r\nHost: d\r\n\r\n").await.unwrap();
+        let mut head = vec![0; 1024];
+        let length = client.read(&mut head).await.unwrap();
+        assert!(head[..length].starts_with(b"HTTP/1.1 204"));
+        client.write_all(b"POST /take HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\nhi").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "HI");
+        serving.await.unwrap();
+    }
 }

@@ -81,26 +81,9 @@ async fn carry(
         telling.await?;
     }
     let Some(attached) = attached else { return Ok(Left::Ended) };
-    let container = tokio::select! {
-        container = attached.stream() => container,
-        () = gone(&client) => return Ok(Left::Detached),
-    };
-    match container {
+    // A client who goes before the start is noticed at the start.
+    match attached.stream().await {
         Some(container) => Ok(copy(client, sent, container, stdin).await),
         None => Ok(Left::Ended),
-    }
-}
-
-/// Returns when the client has closed both directions; what it has sent stays unread.
-async fn gone(client: &UnixStream) {
-    loop {
-        // Fails only if the socket is broken, which is gone enough.
-        match client.ready(tokio::io::Interest::READABLE | tokio::io::Interest::ERROR).await {
-            Ok(ready) if !ready.is_write_closed() && !ready.is_error() => {
-                // Readable or half closed: neither says that it went. Ask again when something else has happened.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-            _ => return,
-        }
     }
 }
