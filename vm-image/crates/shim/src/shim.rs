@@ -11,7 +11,7 @@ use caisson_runtime::spec::Spec;
 use caisson_runtime::{Container, Running, Stdio};
 use caisson_shim::proto::{ExitRecord, Reply, Request, StartFailure, State, UnixNanos};
 use caisson_shim::{ShimConfig, Stdin};
-use caisson_sys::signal;
+use caisson_sys::{memory, signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -252,6 +252,8 @@ impl Shim {
                 let started_at = now();
                 let pid = number(&container);
                 self.stage = Stage::Running { container, started_at };
+                drop(spec);
+                memory::shrink();
                 if let Some((rows, cols)) = size {
                     resize(&mut self.stage, rows, cols);
                 }

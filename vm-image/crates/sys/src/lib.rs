@@ -5,6 +5,7 @@ pub mod device_filter;
 pub mod exec;
 pub mod keyring;
 pub mod loopback;
+pub mod memory;
 pub mod mount_attr;
 pub mod netns;
 pub mod seccomp;
