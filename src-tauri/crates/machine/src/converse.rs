@@ -140,6 +140,10 @@ impl Owner {
             VmState::Paused(why) => Some(why.to_string()),
             VmState::Ended(end) => return Some(end.clone()),
         };
+        match &paused {
+            Some(why) => tracing::warn!(why, "the machine's processors stand still"),
+            None => tracing::info!("the machine's processors run"),
+        }
         self.status.send_modify(|status| status.paused = paused);
         None
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::{
     net::UnixStream,
     sync::{mpsc, oneshot, watch},
-    time::{Interval, MissedTickBehavior},
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -54,7 +54,7 @@ impl QemuVm {
             published,
             pressed: HashMap::new(),
             said: None,
-            full: false,
+            full: None,
             asked: None,
         };
         tokio::spawn(supervisor.run());
@@ -114,8 +114,8 @@ struct Supervisor {
     pressed: HashMap<CommandId, oneshot::Sender<Result<(), StopError>>>,
     /// Why the machine is off, if QEMU has said it.
     said: Option<VmEnd>,
-    /// Whether it waits for room on the host's disk.
-    full: bool,
+    /// While it waits for room on the host's disk: when it is let try again.
+    full: Option<Instant>,
     /// The question why its processors stand still.
     asked: Option<CommandId>,
 }
@@ -130,7 +130,6 @@ impl Supervisor {
     }
 
     async fn until_the_end(&mut self) -> VmEnd {
-        let mut again = try_again();
         loop {
             tokio::select! {
                 exit = self.parts.qemu.exited() => return self.qemu_ended(exit),
@@ -145,7 +144,9 @@ impl Supervisor {
                     },
                     Err(error) => return self.lost("qmp", error.to_string()).await,
                 },
-                _ = again.tick(), if self.full => self.resume().await,
+                () = sleep_until(self.full.unwrap_or_else(Instant::now)), if self.full.is_some() => {
+                    self.resume().await;
+                }
             }
         }
     }
@@ -176,7 +177,7 @@ impl Supervisor {
                 });
             }
             Event::GuestPanicked => self.said = Some(VmEnd::Panicked),
-            Event::HostDiskFull => self.full = true,
+            Event::HostDiskFull => self.wait_for_room(),
             Event::Stop => self.stopped().await,
             Event::Resume => {
                 self.published.send_replace(VmState::Running);
@@ -185,10 +186,6 @@ impl Supervisor {
     }
 
     async fn stopped(&mut self) {
-        if self.full {
-            self.published.send_replace(VmState::Paused(PauseReason::HostDiskFull));
-            return;
-        }
         match self.parts.qmp.send(Command::QueryStatus).await {
             Ok(id) => self.asked = Some(id),
             Err(error) => tracing::debug!(%error, "cannot ask why the machine stands still"),
@@ -202,16 +199,31 @@ impl Supervisor {
             let how = "the processor's virtualization failed".into();
             return Some(VmEnd::Died { part: self.parts.qemu.name().into(), how, tail: Vec::new() });
         }
-        if answer["running"] == false {
+        if status == "io-error" {
+            self.wait_for_room();
+        } else if answer["running"] == false {
             let why = format!("the hypervisor stopped the machine's processors ({status})");
             self.published.send_replace(VmState::Paused(PauseReason::Other(why)));
         }
         None
     }
 
+    /// The processors stand still for the host's full disk, the only error for which they do (`werror=enospc`). QEMU
+    /// may tell it twice, as an event and when asked.
+    fn wait_for_room(&mut self) {
+        self.full.get_or_insert_with(|| Instant::now() + TRY_AGAIN);
+        self.published.send_if_modified(|state| {
+            let told = *state == VmState::Paused(PauseReason::HostDiskFull);
+            if !told {
+                *state = VmState::Paused(PauseReason::HostDiskFull);
+            }
+            !told
+        });
+    }
+
     /// Lets the write that found the disk full try again; if it still is, the same event comes again.
     async fn resume(&mut self) {
-        self.full = false;
+        self.full = None;
         if let Err(error) = self.parts.qmp.send(Command::Continue).await {
             tracing::debug!(%error, "cannot let the machine go on");
         }
@@ -247,12 +259,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-fn try_again() -> Interval {
-    let mut interval = tokio::time::interval(TRY_AGAIN);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }
 
 /// QEMU's reasons: `ShutdownCause` in qapi/run-state.json.
