@@ -5,13 +5,22 @@
  */
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readdir, readFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { promisify } from 'node:util'
+import { hasEnded } from './process.mjs'
 import { shotPath } from './shots.mjs'
 
 const run = promisify(execFile)
 const ELEMENT = 'element-6066-11e4-a52e-4f735466cecf'
 const START_MS = 30_000
+
+/**
+ * Finds, in the page, what matches the selector and has exactly that text or label. What is scrolled out of sight has
+ * no `innerText`, so the plain text counts as well.
+ */
+const FIND = `(selector, text) => [...document.querySelectorAll(selector)].find((element) => text === null ||
+  [element.innerText, element.textContent, element.ariaLabel].some((one) => one?.trim() === text))`
 
 /** A port that nothing uses now. */
 export async function freePort() {
@@ -92,9 +101,7 @@ export class Window {
 
   /** Waits until something matches the selector and, if given, has exactly that text. */
   see(selector, text = null, options = {}) {
-    const condition = `(selector, text) => [...document.querySelectorAll(selector)].find(
-      (element) => text === null || element.innerText.trim() === text || element.ariaLabel === text)`
-    return this.until(condition, { what: `${selector} ${text ?? ''}`, ...options, args: [selector, text] })
+    return this.until(FIND, { what: `${selector} ${text ?? ''}`, ...options, args: [selector, text] })
   }
 
   /** Waits until nothing matches the selector. */
@@ -107,8 +114,7 @@ export class Window {
   async click(selector, text = null) {
     await this.see(selector, text)
     await this.run(
-      `(selector, text) => { const found = [...document.querySelectorAll(selector)].find(
-        (element) => text === null || element.innerText.trim() === text || element.ariaLabel === text)
+      `(selector, text) => { const found = (${FIND})(selector, text)
         document.querySelectorAll('[data-click]').forEach((old) => delete old.dataset.click)
         found.dataset.click = '' }`,
       selector,
@@ -134,10 +140,28 @@ export class Window {
     await run('import', ['-silent', '-window', 'root', shotPath(`window-${name}`)])
   }
 
-  /** Closes the window and ends the driver. */
+  /** Closes the window, ends its program, which would stay in the tray, and ends the driver. */
   async close() {
+    const programs = await children(this.#driver.pid)
     await this.#ask('DELETE', '').catch(() => undefined)
+    await Promise.all(programs.map(end))
     this.#driver.kill()
     if (this.#driver.exitCode === null) await once(this.#driver, 'exit')
   }
+}
+
+/** The processes that `pid` has started itself. */
+async function children(pid) {
+  const threads = await readdir(`/proc/${pid}/task`)
+  const lists = await Promise.all(threads.map((thread) => readFile(`/proc/${pid}/task/${thread}/children`, 'utf8')))
+  return lists.join(' ').trim().split(/\s+/).filter(Boolean).map(Number)
+}
+
+async function end(pid) {
+  try {
+    process.kill(pid, 'SIGTERM')
+  } catch {
+    // It has ended by itself.
+  }
+  await hasEnded(pid)
 }

@@ -2,7 +2,8 @@
 // one story: each begins where the one before ended, because a boot is too dear to be done for each.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { caisson, daemonPid, DESKTOP, docker, hasEnded, importBusybox } from '../lib/host.mjs'
+import { caisson, daemonPid, DESKTOP, docker, importBusybox } from '../lib/host.mjs'
+import { hasEnded } from '../lib/process.mjs'
 import { freePort, Window } from '../lib/webdriver.mjs'
 
 /** An emulated machine on a busy computer takes its time. */
@@ -99,7 +100,7 @@ test('its log is shown, and goes on while it is looked at', async () => {
   await window.see('[role=log] [data-line][title="Standard error"]', 'oops')
   const answer = await fetch(`http://127.0.0.1:${port}/nowhere`)
   assert.equal(answer.status, 404)
-  await window.until(`() => document.querySelector('[role=log]').innerText.includes('response:404')`)
+  await window.until(`() => document.querySelector('[role=log]').textContent.includes('response:404')`)
   await window.shot('7-log')
 })
 
@@ -113,14 +114,14 @@ test('it is stopped and its port closes; it is started and the port is back', as
   await window.see(`${row('web')}[data-state=running]`, null, { within: 60_000 })
   assert.equal((await fetch(`http://127.0.0.1:${port}/nowhere`)).status, 404)
   // The log of the new run is read without being asked for.
-  await window.until(`() => document.querySelector('[role=log]').innerText.split('hello from').length === 3`)
+  await window.until(`() => document.querySelector('[role=log]').textContent.split('hello from').length === 3`)
 })
 
 test('what docker does not allow is told in its words', async () => {
   await docker('create', '--name', 'rival', '-p', `127.0.0.1:${port}:80`, IMAGE, 'sleep', '60')
   await window.click(`${row('rival')} td`)
   await window.click('section button', 'Start')
-  await window.until(`() => document.querySelector('[role=alert]')?.innerText.includes('address already in use')`)
+  await window.until(`() => document.querySelector('[role=alert]')?.innerText.includes('port is already allocated')`)
   await window.shot('9-refused')
   await window.click('[role=alert] button', 'Dismiss')
   await window.click('section button', 'Remove')
@@ -148,6 +149,7 @@ test('Korean and dark, and both are remembered', async () => {
   await window.click('[role=menuitemradio]', '한국어')
   await window.click('[role=menuitemradio]', '어둡게')
   await window.press('\uE00C')
+  await window.seeNo('[role=menu]')
   await window.see('h1', '컨테이너')
   await window.click(`${row('sleeper')} td`)
   await window.shot('11-containers-dark-ko')
