@@ -66,7 +66,6 @@ async fn started(handle: &MachineHandle, what: &str) {
 
 async fn ping(mut stream: VsockStream) -> String {
     stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").await.unwrap();
-    stream.shutdown().await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     answer

@@ -33,7 +33,7 @@ pub async fn a_missing_kernel_is_named(hypervisor: &dyn Hypervisor, spec: &VmSpe
     assert!(matches!(&error, LaunchError::File { path, .. } if *path == kernel), "{error:?}");
 }
 
-/// The whole life: the guest calls, says hello, brings its engine up, answers through a half-closed stream, and
+/// The whole life: the guest calls, says hello, brings its engine up, answers through a stream up to its end, and
 /// switches itself off when told to.
 pub async fn a_machine_boots_answers_and_switches_itself_off(hypervisor: &dyn Hypervisor, spec: &VmSpec) {
     let launched = hypervisor.launch(spec).await.expect("it launches");
@@ -41,7 +41,7 @@ pub async fn a_machine_boots_answers_and_switches_itself_off(hypervisor: &dyn Hy
     assert_eq!(*launched.vm.state().borrow(), VmState::Running);
     let mut control = engine_up(&mut incoming).await;
     a_port_without_a_listener_refuses(&*launched.vm).await;
-    an_answer_comes_after_a_half_close(&*launched.vm).await;
+    an_answer_comes_whole(&*launched.vm).await;
     a_stream_that_is_given_up_harms_nobody(&*launched.vm).await;
     launched.vm.request_stop().await.expect("the button can be pressed");
     write_frame(&mut control, &ToGuest::PowerOff { grace_secs: 1 }).await.expect("the guest is told");
@@ -99,13 +99,12 @@ async fn a_port_without_a_listener_refuses(vm: &dyn Vm) {
     assert!(matches!(refused, Err(ConnectError::Refused(NOBODY))), "a port without a listener");
 }
 
-async fn an_answer_comes_after_a_half_close(vm: &dyn Vm) {
+async fn an_answer_comes_whole(vm: &dyn Vm) {
     let mut stream = Duplex::new(vm.connect(GUEST_API).await.expect("the engine's port is open"));
     stream
         .write_all(b"GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n")
         .await
         .expect("it is written");
-    stream.shutdown().await.expect("the half-close");
     let mut answer = Vec::new();
     let read = timeout(LIMIT, stream.read_to_end(&mut answer)).await;
     read.expect("the answer ends in time").expect("the answer can be read");
@@ -119,7 +118,7 @@ async fn a_stream_that_is_given_up_harms_nobody(vm: &dyn Vm) {
         // Either is fine: given up at once, or opened and dropped.
         let _ = timeout(Duration::ZERO, vm.connect(GUEST_API)).await;
     }
-    an_answer_comes_after_a_half_close(vm).await;
+    an_answer_comes_whole(vm).await;
 }
 
 async fn end_of(vm: &dyn Vm) -> VmEnd {
