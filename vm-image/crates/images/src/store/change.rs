@@ -7,7 +7,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use time::OffsetDateTime;
 
 use super::state::{self, CreateError, Known, Record, State};
-use super::{FindError, Inner, holds};
+use super::holds::{self, Hold};
+use super::{FindError, Inner};
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::durable::{self, At, StateError};
 use crate::image::Image;
@@ -103,6 +104,9 @@ impl<'a> Change<'a> {
 
     /// Forgets an image that has no names any more. Its layers go with the next [`sweep`](Self::sweep).
     pub(super) fn remove_image(&mut self, id: &ImageId) -> Result<(), StateError> {
+        if let Some((container, _)) = self.state.holds.iter().find(|(_, held)| held.image == *id) {
+            durable::sync_parent(&holds::path(&self.inner.root, container))?;
+        }
         durable::remove(&state::record_path(&self.inner.root, id))?;
         self.state.images.remove(id);
         let orphans: Vec<_> =
@@ -123,7 +127,7 @@ impl<'a> Change<'a> {
         let path = holds::path(&self.inner.root, container);
         self.remove_hold(container)?;
         fs::hard_link(self.inner.blobs.path(&id.0), &path).at("make", &path)?;
-        self.state.holds.insert(container.to_owned(), layers);
+        self.state.holds.insert(container.to_owned(), Hold { image: *id, layers });
         Ok(())
     }
 

@@ -2,8 +2,11 @@
 //!
 //! dockerd lets `docker rmi -f` take an image from under a stopped container, which can still be started. So a
 //! container holds the layers themselves. A hold is a hard link to the image's configuration, which names them: it is
-//! made without writing or syncing anything, since it is on the way of every `docker run`. A power cut right after it
-//! may take it back; [`Store::release_all_but`] at the engine's start ends those that outlive their containers.
+//! made without writing or syncing anything, since it is on the way of every `docker run`.
+//!
+//! So a power cut right after it may take it back, but only while the image is there: the holds of an image are synced
+//! before it goes. At its start the engine therefore calls [`Store::hold`] for every container that it finds, which is
+//! nothing for one that holds its image already, and then [`Store::release_all_but`] for those that it did not find.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,12 +14,20 @@ use std::path::{Path, PathBuf};
 
 use super::state::read_config;
 use super::{FindError, OpenError, Store};
-use crate::digest::{DiffId, ImageId};
+use crate::digest::{DiffId, Digest, ImageId};
 use crate::durable::{At, StateError};
 use crate::error::{Classified, ErrorKind};
 
-/// The layers that each container needs, lowest first.
-pub(super) type Holds = BTreeMap<String, Vec<DiffId>>;
+/// What each container holds.
+pub(super) type Holds = BTreeMap<String, Hold>;
+
+/// What a container holds. The image need not be there any more.
+#[derive(Debug, Clone)]
+pub(super) struct Hold {
+    pub(super) image: ImageId,
+    /// Lowest first.
+    pub(super) layers: Vec<DiffId>,
+}
 
 /// Why layers were not held or released.
 #[derive(Debug, thiserror::Error)]
@@ -49,10 +60,15 @@ impl Classified for HoldError {
 impl Store {
     /// Keeps an image's layers on disk for a container, even if the image is removed by force. Survives restarts.
     ///
-    /// Call it when a container is created, before its creation is told to anybody. The directories are those of
+    /// Call it when a container is created, before its creation is told to anybody, and again for each container when
+    /// the engine starts: a power cut may have taken the hold back. A container that holds this image goes on holding
+    /// it, also if the image is gone; one that holds another lets go of that. The directories are those of
     /// [`layers`](Self::layers), topmost first.
     pub fn hold(&self, container: &str, id: &ImageId) -> Result<Vec<PathBuf>, HoldError> {
         check(container)?;
+        if let Some(held) = self.state().holds.get(container).filter(|held| held.image == *id) {
+            return Ok(self.directories(&held.layers));
+        }
         let mut change = self.change();
         let known = change.state.images.get(id).ok_or_else(|| FindError::no_image(id))?;
         let layers = known.config.rootfs.diff_ids.clone();
@@ -64,8 +80,8 @@ impl Store {
     /// The directories that a container holds, topmost first.
     pub fn held(&self, container: &str) -> Result<Vec<PathBuf>, HoldError> {
         let state = self.state();
-        let layers = state.holds.get(container).ok_or_else(|| HoldError::NotHeld(container.to_owned()))?;
-        Ok(self.directories(layers))
+        let held = state.holds.get(container).ok_or_else(|| HoldError::NotHeld(container.to_owned()))?;
+        Ok(self.directories(&held.layers))
     }
 
     /// Ends a [`hold`](Self::hold); layers that nothing else needs are removed. No error if there is none.
@@ -106,8 +122,12 @@ pub(super) fn recover(root: &Path) -> Result<Holds, OpenError> {
     for entry in fs::read_dir(&dir).at("list", &dir)? {
         let path = entry.at("list", &dir)?.path();
         let Some(container) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        match read_config(&fs::read(&path).at("read", &path)?) {
-            Ok(config) => drop(holds.insert(container.to_owned(), config.rootfs.diff_ids)),
+        let bytes = fs::read(&path).at("read", &path)?;
+        match read_config(&bytes) {
+            Ok(config) => {
+                let hold = Hold { image: ImageId(Digest::of(&bytes)), layers: config.rootfs.diff_ids };
+                holds.insert(container.to_owned(), hold);
+            }
             Err(error) => {
                 tracing::warn!(container, %error, "what a container holds cannot be read, and is forgotten");
                 fs::remove_file(&path).at("remove", &path)?;

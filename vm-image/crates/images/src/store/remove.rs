@@ -211,7 +211,7 @@ impl Removal<'_> {
     fn report_layers(&mut self, chain: &[ChainId]) {
         let state = &self.change.state;
         let of_images = state.images.values().flat_map(|known| known.config.chain());
-        let of_holds = state.holds.values().flat_map(|layers| ChainId::of_stack(layers));
+        let of_holds = state.holds.values().flat_map(|held| ChainId::of_stack(&held.layers));
         let needed: BTreeSet<ChainId> = of_images.chain(of_holds).collect();
         let gone = chain.iter().rev().take_while(|id| !needed.contains(id));
         self.done.extend(gone.map(|id| Removed::Layer(*id)));

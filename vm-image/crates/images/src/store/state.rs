@@ -115,7 +115,7 @@ impl State {
     /// The layers that images and containers need.
     pub(super) fn needed_layers(&self) -> BTreeSet<DiffId> {
         let of_images = self.images.values().flat_map(|known| &known.config.rootfs.diff_ids);
-        let of_holds = self.holds.values().flatten();
+        let of_holds = self.holds.values().flat_map(|held| &held.layers);
         of_images.chain(of_holds).copied().collect()
     }
 

@@ -298,6 +298,28 @@ fn a_container_keeps_its_layers() {
 }
 
 #[test]
+fn a_hold_may_be_taken_again() {
+    let (dir, store) = store();
+    let ids = add(&store, &[image("one", &["a"], &["x:1"]), image("two", &["b"], &["y:1"])]);
+    let held = store.hold("kept", &ids[0]).unwrap();
+    store.hold("lost", &ids[0]).unwrap();
+    drop(store);
+    // What a power cut may do.
+    fs::remove_file(dir.path().join("holds/lost")).unwrap();
+    let store = Store::open_with(dir.path(), limits()).unwrap();
+    assert!(store.held("lost").is_err());
+    assert_eq!(store.hold("lost", &ids[0]).unwrap(), held);
+    store.remove("x:1", FORCE, &|_| container(false)).unwrap();
+    for name in ["kept", "lost"] {
+        assert_eq!(store.hold(name, &ids[0]).unwrap(), held, "{name} holds it, though the image is gone");
+    }
+    assert_eq!(store.hold("new", &ids[0]).unwrap_err().kind(), ErrorKind::NotFound);
+    let other = store.hold("kept", &ids[1]).unwrap();
+    assert_eq!((store.held("kept").unwrap(), other.len()), (other.clone(), 1));
+    assert_ne!(other, held);
+}
+
+#[test]
 fn holds_of_lost_containers_end() {
     let (_dir, store) = store();
     let id = add(&store, &[image("one", &["a"], &["x:1"])])[0];
