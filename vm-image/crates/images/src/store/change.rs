@@ -6,8 +6,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use time::OffsetDateTime;
 
-use super::state::{self, CreateError, Known, Record, State};
 use super::holds::{self, Hold};
+use super::state::{self, CreateError, Known, Record, State};
 use super::{FindError, Inner};
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::durable::{self, At, StateError};
