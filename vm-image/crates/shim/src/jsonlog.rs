@@ -14,15 +14,44 @@ const LONGEST_PART: usize = 16 << 10;
 
 /// The open log file.
 #[derive(Debug)]
-pub(crate) struct LogFile(File);
+pub(crate) struct LogFile {
+    file: File,
+    /// The last write failed, and this has been said.
+    failing: bool,
+}
 
 impl LogFile {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?))
+        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+        Ok(Self { file, failing: false })
     }
 
-    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.0.write_all(lines)
+    /// Writes all or nothing, so that the file never has half an entry. A full disk must not stop the container; the shim says once that
+    /// entries are lost, as long as they are.
+    fn append(&mut self, entries: &[u8]) {
+        let result = self.try_append(entries);
+        if let Err(error) = &result
+            && !self.failing
+        {
+            eprintln!("write the log: {error}; entries are lost");
+        }
+        self.failing = result.is_err();
+    }
+
+    fn try_append(&mut self, entries: &[u8]) -> io::Result<()> {
+        let mut written = 0;
+        while written < entries.len() {
+            match self.file.write(&entries[written..]) {
+                Ok(length) => written += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let length = self.file.metadata()?.len();
+                    self.file.set_len(length.saturating_sub(written as u64))?;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -42,20 +71,20 @@ impl LineLog {
     }
 
     /// Takes output as it comes.
-    pub(crate) fn write(&mut self, bytes: &[u8], to: &mut LogFile) -> io::Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8], to: &mut LogFile) {
         let mut written = Vec::new();
         self.collect(bytes, now(), &mut written);
-        if written.is_empty() { Ok(()) } else { to.append(&written) }
+        to.append(&written);
     }
 
     /// The stream has ended, perhaps within a line.
-    pub(crate) fn finish(&mut self, to: &mut LogFile) -> io::Result<()> {
+    pub(crate) fn finish(&mut self, to: &mut LogFile) {
         if self.line.is_empty() {
-            return Ok(());
+            return;
         }
         let mut written = Vec::new();
         self.emit_part(now(), &mut written);
-        to.append(&written)
+        to.append(&written);
     }
 
     fn collect(&mut self, mut bytes: &[u8], now: UnixNanos, written: &mut Vec<u8>) {
@@ -152,6 +181,33 @@ mod tests {
         assert_eq!(log(&[&long, b"\n"]), expected);
         let exact = vec![b'x'; LONGEST_PART];
         assert_eq!(log(&[&exact, b"\n"]), line(&"x".repeat(LONGEST_PART), AT) + &line("\\n", AT));
+    }
+
+    /// In a mount namespace of the thread's own, which ends with it.
+    #[test]
+    fn a_full_disk_costs_whole_entries() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs root, for a small file system");
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().to_owned();
+        let fill = move || {
+            use rustix::mount::{MountFlags, MountPropagationFlags as Flags, mount, mount_change};
+            caisson_sys::clone::unshare(libc::CLONE_NEWNS).unwrap();
+            mount_change("/", Flags::PRIVATE | Flags::REC).unwrap();
+            mount("tmpfs", &path, "tmpfs", MountFlags::empty(), Some(c"size=8k")).unwrap();
+            let mut file = LogFile::open(&path.join("log")).unwrap();
+            let mut log = LineLog::new("stdout");
+            for _ in 0..300 {
+                log.write(b"a line that is not short\nand another\n", &mut file);
+            }
+            assert!(file.failing);
+            std::fs::read_to_string(path.join("log")).unwrap()
+        };
+        let text = std::thread::spawn(fill).join().unwrap();
+        assert!(text.len() > 7000 && text.ends_with("}\n"), "{} bytes", text.len());
+        assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
     }
 
     #[test]

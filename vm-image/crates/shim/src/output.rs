@@ -97,11 +97,8 @@ impl Outputs {
         match read {
             Read::Bytes(length) => {
                 let bytes = &self.chunk[..length];
-                // A full disk must not stop the container; dockerd logs its own trouble and goes on, too.
-                if let Some(log) = &mut self.log
-                    && let Err(error) = self.open[at].lines.write(bytes, log)
-                {
-                    eprintln!("write the log: {error}");
+                if let Some(log) = &mut self.log {
+                    self.open[at].lines.write(bytes, log);
                 }
                 deliver(name, bytes);
             }
@@ -120,10 +117,8 @@ impl Outputs {
 
     fn finish(&mut self, at: usize) {
         let mut ended = self.open.remove(at);
-        if let Some(log) = &mut self.log
-            && let Err(error) = ended.lines.finish(log)
-        {
-            eprintln!("write the log: {error}");
+        if let Some(log) = &mut self.log {
+            ended.lines.finish(log);
         }
     }
 }

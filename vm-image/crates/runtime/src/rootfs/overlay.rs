@@ -98,3 +98,55 @@ impl ShortPaths {
         Ok(name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn layers(at: &Path) -> Vec<PathBuf> {
+        let long = "x".repeat(200);
+        let lower: Vec<_> =
+            (0..3).map(|number| at.join(&long).join(&long).join(number.to_string())).collect();
+        for (number, layer) in lower.iter().enumerate() {
+            fs::create_dir_all(layer).unwrap();
+            fs::write(layer.join("who"), number.to_string()).unwrap();
+            fs::write(layer.join(format!("only{number}")), "").unwrap();
+        }
+        lower
+    }
+
+    /// In a mount namespace of the thread's own, which ends with it.
+    fn mounted(mount: fn(&Overlay<'_>, &Path) -> io::Result<OwnedFd>) -> Option<(String, usize)> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return None;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().to_owned();
+        let read = move || {
+            caisson_sys::clone::unshare(libc::CLONE_NEWNS).unwrap();
+            let private =
+                rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", private).unwrap();
+            let lower = layers(&at);
+            let [upper, work, place] = ["upper", "work", "place"].map(|name| at.join(name));
+            [&upper, &work, &place].into_iter().for_each(|path| fs::create_dir(path).unwrap());
+            mount(&Overlay { lower: &lower, upper: &upper, work: &work }, &place).unwrap();
+            (fs::read_to_string(place.join("who")).unwrap(), fs::read_dir(&place).unwrap().count())
+        };
+        Some(std::thread::spawn(read).join().unwrap())
+    }
+
+    #[test]
+    fn layers_with_long_paths_lie_topmost_first() {
+        let top_and_all = |found| assert_eq!(found, ("0".to_string(), 4));
+        mounted(|overlay, place| overlay.mount_by_parameters(place)).map(top_and_all);
+    }
+
+    #[test]
+    fn old_kernels_get_one_string() {
+        let top_and_all = |found| assert_eq!(found, ("0".to_string(), 4));
+        mounted(|overlay, place| overlay.mount_by_string(place)).map(top_and_all);
+    }
+}
