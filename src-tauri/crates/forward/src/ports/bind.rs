@@ -12,6 +12,13 @@ use tokio::net::TcpListener;
 /// As many clients as may wait to be accepted; what the kernel cuts it down to is its own affair.
 const BACKLOG: i32 = 1024;
 
+/// `EAFNOSUPPORT`, which the standard library has no kind for: this computer has IPv6 (or IPv4) switched off.
+const FAMILY_NOT_SUPPORTED: i32 = match () {
+    () if cfg!(windows) => 10047,
+    () if cfg!(target_os = "macos") => 47,
+    () => 97,
+};
+
 /// Listens on a TCP port; 0 is any free one. Gives the port that was bound.
 pub(super) async fn bind(ip: IpAddr, port: u16) -> Result<(TcpListener, u16), PublishRefused> {
     let address = SocketAddr::new(ip, port);
@@ -41,6 +48,10 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 async fn refusal(address: SocketAddr, error: &io::Error) -> PublishRefused {
     let (code, message) = match error.kind() {
+        _ if error.raw_os_error() == Some(FAMILY_NOT_SUPPORTED) => {
+            let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
+            (RefusalCode::NotAvailable, format!("this computer has no {family}"))
+        }
         io::ErrorKind::AddrInUse => (RefusalCode::InUse, "address already in use".to_owned()),
         io::ErrorKind::PermissionDenied => (RefusalCode::NotPermitted, not_permitted(address.port())),
         io::ErrorKind::AddrNotAvailable => {
@@ -104,5 +115,17 @@ mod tests {
     async fn an_address_of_another_computer_is_refused() {
         let refused = bind("192.0.2.1".parse().unwrap(), 0).await.unwrap_err();
         assert_eq!(refused.code, RefusalCode::NotAvailable);
+    }
+
+    /// The engine goes on without `[::]` only if it is told so: `-p 8080:80` must work where there is no IPv6.
+    #[tokio::test]
+    async fn an_address_family_that_is_switched_off_is_not_available() {
+        let no_family = Domain::from(200);
+        let made = Socket::new(no_family, Type::STREAM, None);
+        let error = made.expect_err("there is no such address family");
+        assert_eq!(error.raw_os_error(), Some(FAMILY_NOT_SUPPORTED));
+        let refused = refusal("[::]:8080".parse().unwrap(), &error).await;
+        assert_eq!(refused.code, RefusalCode::NotAvailable);
+        assert_eq!(refused.message, "this computer has no IPv6");
     }
 }
