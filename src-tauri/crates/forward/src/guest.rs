@@ -9,7 +9,7 @@ pub trait Guest: Clone + Send + Sync + 'static {
     /// A stream to the engine. Starts the machine if it is off and waits until the engine answers.
     fn api(&self) -> impl Future<Output = Result<VsockStream, Unavailable>> + Send;
 
-    /// A stream to an address inside the guest.
+    /// A stream to an address inside the guest. Never starts the machine: a port is open because it runs.
     fn relay(&self, to: SocketAddr) -> impl Future<Output = Result<VsockStream, RelayError>> + Send;
 
     /// Whether the machine is off because something went wrong.
@@ -22,10 +22,24 @@ impl Guest for MachineHandle {
     }
 
     async fn relay(&self, to: SocketAddr) -> Result<VsockStream, RelayError> {
+        let state = self.status().borrow().state;
+        if !runs(state) {
+            return Err(Unavailable::Stopped.into());
+        }
         Self::relay(self, to).await
     }
 
     fn has_failed(&self) -> bool {
         self.status().borrow().state == MachineState::Failed
+    }
+}
+
+/// Whether a container could be there to connect to. One that stops is not asked: the wish would start it again.
+fn runs(state: MachineState) -> bool {
+    match state {
+        MachineState::Booting { .. } | MachineState::Running => true,
+        MachineState::Stopped | MachineState::Preparing | MachineState::Stopping | MachineState::Failed => {
+            false
+        }
     }
 }

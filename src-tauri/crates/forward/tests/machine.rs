@@ -3,7 +3,7 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "what goes wrong here fails the test")]
 
-use caisson_forward::{Listener, PortStatus, Ports, serve_api};
+use caisson_forward::{Guest, Listener, PortStatus, Ports, serve_api};
 use caisson_guest_proto::{
     Duplex, HOST_PORTS, PortForward, PortProtocol, PortsAnswer, PortsCall, PortsReply, PortsRequest,
     read_frame, write_frame,
@@ -149,6 +149,18 @@ async fn a_published_port_leads_into_the_machine_and_closes_and_comes_back_with_
     host.machine().start().await.unwrap();
     let port = host.reconciled.recv().await.unwrap();
     TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_late_client_of_a_published_port_does_not_start_the_machine() {
+    let host = host().await;
+    let target = "172.17.0.2:7".parse().unwrap();
+    assert!(Guest::relay(&host.machine(), target).await.is_err());
+    host.machine().start().await.unwrap();
+    Guest::relay(&host.machine(), target).await.unwrap();
+    host.machine().stop().await.unwrap();
+    assert!(Guest::relay(&host.machine(), target).await.is_err());
+    assert_eq!(host.fake.launches(), 1);
 }
 
 #[tokio::test]
