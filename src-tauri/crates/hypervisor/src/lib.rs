@@ -21,6 +21,8 @@
 //! What a backend *can* do is data ([`Capabilities`]), asked once a start; there are no no-op methods.
 
 mod capabilities;
+pub mod console;
+mod ending;
 mod error;
 mod spec;
 #[cfg(feature = "testing")]
@@ -29,6 +31,7 @@ mod vm;
 
 pub use caisson_guest_proto::{GuestVsockPort, HostVsockPort};
 pub use capabilities::{Acceleration, Capabilities, Notice};
+pub use ending::Ending;
 pub use error::{ConnectError, LaunchError, StopError};
 pub use spec::{Mib, VmSpec};
 pub use vm::{Incoming, Launched, PauseReason, Vm, VmEnd, VmState, VsockIo, VsockStream};
