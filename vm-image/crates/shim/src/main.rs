@@ -9,7 +9,7 @@
 //!    \--Discard--> gone
 //! ```
 //!
-//! Its stderr is for its own troubles. Killed, it takes the container with it.
+//! Its stderr is for its own troubles. Killed, it takes the container with it (see the contract for the exception).
 
 mod clients;
 mod exit;

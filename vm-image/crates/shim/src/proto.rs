@@ -18,9 +18,9 @@
 //! The order for a start without a lost byte: spawn the shim, `Attach` for every waiting client, then `Start`; `Wait` may be
 //! asked at any time after the spawn. The shim exits by itself when the exit record is written, waits are answered and attached
 //! clients have their bytes; a connection that fails after that means: read the exit record. If that is missing too, the shim
-//! was killed, and the container with it (exit code 137 by dockerd's custom). Whoever finds that also calls
-//! `caisson_runtime::cgroup::Cgroup::of(path)`'s `remove`: it kills what may have outlived the shim (a process that executes a set-user-id
-//! program loses its parent-death signal) and clears away.
+//! was killed (exit code 137 by dockerd's custom). The container usually died with it, by its parent-death signal; but a process that
+//! changes its user itself, as `gosu` does, loses that. So whoever finds a killed shim **must** call
+//! `caisson_runtime::cgroup::Cgroup::of(path)`'s `remove`, which kills what is left and clears away.
 
 use std::io::{self, Read, Write};
 

@@ -228,6 +228,25 @@ fn a_killed_shim_takes_the_container_with_it() {
     }
 }
 
+/// A process that changes its user itself (`gosu` and its like) loses its parent-death signal: the kernel's rule. Then the engine's clearing
+/// away, which is this call, must get it.
+#[test]
+fn what_outlives_a_killed_shim_goes_with_its_cgroup() {
+    if !able() {
+        return;
+    }
+    let mut shim = shell("exec setuidgid web sh -c 'echo ready; exec sleep 1000'").spawn();
+    let Some(cgroup) = shim.cgroup() else { return };
+    let mut stream = shim.attach(false);
+    let pid = shim.start().unwrap();
+    read_until(&mut stream, "ready\n");
+    shim.process.kill().unwrap();
+    shim.process.wait().unwrap();
+    cgroup.remove().unwrap();
+    wait_for_end(pid);
+    assert!(!cgroup.directory().exists());
+}
+
 #[test]
 fn it_lives_on_without_its_engine() {
     if !able() {
