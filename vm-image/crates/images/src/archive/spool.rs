@@ -124,7 +124,7 @@ impl<R: Read> Reading<'_, R> {
             // Relative to the link's directory.
             Kind::Symlink => {
                 let parent = path.split().map_or(LayerPath::ROOT, |(parent, _)| parent);
-                [parent.to_bytes(), member.target.clone()].join(&b'/')
+                [parent.as_bytes(), &member.target].join(&b'/')
             }
             Kind::Directory | Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo => return Ok(None),
         };

@@ -1,8 +1,10 @@
 //! Names inside a layer.
 
 /// A name inside a layer: components, none of which is empty, `.` or `..`. The root itself has none.
+///
+/// Kept as one piece of text, whatever the number of components: an archive may have millions of names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct LayerPath(Vec<Vec<u8>>);
+pub(crate) struct LayerPath(Vec<u8>);
 
 impl LayerPath {
     /// The layer's root.
@@ -12,15 +14,15 @@ impl LayerPath {
     ///
     /// This is done on the text, as Docker does, before any symbolic link is looked at.
     pub(crate) fn clean(name: &[u8]) -> Option<Self> {
-        let mut components = Vec::new();
+        let mut path = Self::ROOT;
         for component in name.split(|byte| *byte == b'/') {
             match component {
                 b"" | b"." => {}
-                b".." => drop(components.pop()?),
-                _ => components.push(component.to_vec()),
+                b".." => path.pop()?,
+                _ => path.push(component),
             }
         }
-        Some(Self(components))
+        Some(path)
     }
 
     pub(crate) fn is_root(&self) -> bool {
@@ -29,23 +31,49 @@ impl LayerPath {
 
     /// The directory it is in and its name there; nothing for the root.
     pub(crate) fn split(&self) -> Option<(Self, &[u8])> {
-        let (name, parent) = self.0.split_last()?;
-        Some((Self(parent.to_vec()), name))
+        if self.is_root() {
+            return None;
+        }
+        let slash = self.last_slash();
+        let name = slash.map_or(0, |slash| slash + 1);
+        Some((Self(self.0[..slash.unwrap_or(0)].to_vec()), &self.0[name..]))
+    }
+
+    fn last_slash(&self) -> Option<usize> {
+        self.0.iter().rposition(|byte| *byte == b'/')
     }
 
     pub(crate) fn join(&self, name: &[u8]) -> Self {
-        Self(self.0.iter().cloned().chain([name.to_vec()]).collect())
+        let mut path = self.clone();
+        path.push(name);
+        path
+    }
+
+    fn push(&mut self, name: &[u8]) {
+        if !self.is_root() {
+            self.0.push(b'/');
+        }
+        self.0.extend_from_slice(name);
+    }
+
+    /// Takes the last component away, if there is one.
+    fn pop(&mut self) -> Option<()> {
+        if self.is_root() {
+            return None;
+        }
+        self.0.truncate(self.last_slash().unwrap_or(0));
+        Some(())
     }
 
     /// As a relative path; `.` for the root.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        if self.is_root() { b".".to_vec() } else { self.0.join(&b'/') }
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        if self.is_root() { b"." } else { &self.0 }
     }
 }
 
 impl std::fmt::Display for LayerPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.to_bytes()))
+        f.write_str(&String::from_utf8_lossy(self.as_bytes()))
     }
 }
 

@@ -107,10 +107,10 @@ impl Tree {
     pub(crate) fn resolve(&self, path: &LayerPath, extra: OFlags) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | extra;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let path = path.to_bytes();
+        let path = OsStr::from_bytes(path.as_bytes());
         let mut tries = 0;
         loop {
-            match fs::openat2(&self.root, OsStr::from_bytes(&path), flags, Mode::empty(), resolve) {
+            match fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
                 Err(Errno::AGAIN) if tries < RESOLVE_TRIES => tries += 1,
                 opened => return Ok(opened?),
             }

@@ -17,6 +17,9 @@ use std::io::{self, Read};
 use header::{BLOCK, Block};
 pub(crate) use sparse::Chunk;
 
+/// The longest name that any system call takes (`PATH_MAX`); a longer one could only cost memory.
+const NAME_MAX: usize = 4096;
+
 /// The largest extension header: names, attributes, sparse maps (the same as Go's).
 const EXTENSION_MAX: u64 = 1 << 20;
 
@@ -318,6 +321,10 @@ fn settle_kind(block: &Block, member: &mut Member) -> Result<(), TarError> {
     }
     if member.kind != Kind::File {
         member.stored = 0;
+    }
+    let longest = member.path.len().max(member.target.len());
+    if longest > NAME_MAX {
+        return Err(TarError::ExtensionTooLarge(longest as u64));
     }
     match member.path.is_empty() || member.path.contains(&0) || member.target.contains(&0) {
         true => Err(TarError::Header),

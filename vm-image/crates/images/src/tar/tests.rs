@@ -223,6 +223,17 @@ fn a_huge_extension_is_refused_before_it_is_read() {
 }
 
 #[test]
+fn a_name_that_nothing_could_have_is_refused() {
+    for (key, other) in [("path", "linkpath"), ("linkpath", "path")] {
+        let of = |length: usize| {
+            with_pax(&[(key, &"a/".repeat(length / 2)), (other, "x")], &header(b'2', "l", 0), b"")
+        };
+        assert!(members(&of(4096)).is_ok());
+        assert!(matches!(members(&of(4098)), Err(TarError::ExtensionTooLarge(4098))), "{key}");
+    }
+}
+
+#[test]
 fn numbers_in_base_256_are_read() {
     let mut big = header(b'0', "f", 0);
     big.as_mut_bytes()[108..116].copy_from_slice(&[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xfe]);
