@@ -13,7 +13,14 @@ import axe from "axe-core";
 import { chromium } from "playwright-core";
 import { ROOT, shotPath } from "./shots.mjs";
 
-const RULES = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']
+const RULES = [
+    "wcag2a",
+    "wcag2aa",
+    "wcag21a",
+    "wcag21aa",
+    "wcag22aa",
+    "best-practice",
+];
 const DIST = join(ROOT, "tests/output/ui-fake");
 const TYPES = {
     ".html": "text/html",
@@ -148,11 +155,11 @@ class Screen {
     async assertSound() {
         await this.page.evaluate(axe.source);
         const { violations } = await this.page.evaluate((runOnly) => {
-      // A menu floats outside of the landmarks, as WAI-ARIA's own examples do; the rule is no part of WCAG.
-      const rules = { region: { enabled: false } }
-      return window.axe.run(document, { runOnly, rules })
-    }, RULES)
-    const told = violations.map(({ id, help, nodes }) => ({
+            // A menu floats outside of the landmarks, as WAI-ARIA's own examples do; the rule is no part of WCAG.
+            const rules = { region: { enabled: false } };
+            return window.axe.run(document, { runOnly, rules });
+        }, RULES);
+        const told = violations.map(({ id, help, nodes }) => ({
             id,
             help,
             nodes: nodes.map((node) => [node.html, node.any[0]?.message]),

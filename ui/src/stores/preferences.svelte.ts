@@ -1,20 +1,11 @@
 /** What the user chose for this window: its language and its theme. Kept by the webview. */
+import { systemLocale, type Locale } from './locale'
 
 export type Theme = 'system' | 'light' | 'dark'
 export type Language = 'system' | 'en' | 'ko'
-export type Locale = 'en' | 'ko'
 
 const THEMES: readonly Theme[] = ['system', 'light', 'dark']
 const LANGUAGES: readonly Language[] = ['system', 'en', 'ko']
-
-/** The system's first language that we speak. */
-export function systemLocale(languages: readonly string[]): Locale {
-  for (const language of languages) {
-    const short = language.toLowerCase().split('-')[0]
-    if (short === 'ko' || short === 'en') return short
-  }
-  return 'en'
-}
 
 function kept<T extends string>(key: string, allowed: readonly T[]): T | undefined {
   const value = localStorage.getItem(key)

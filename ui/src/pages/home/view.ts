@@ -83,6 +83,8 @@ export interface Note {
   text: string
   remedy: string | null
   tone: Tone | null
+  /** The host's own words, in English. */
+  technical?: boolean
 }
 
 /** What the user should know of a machine that does not fail: the urgent first. */
@@ -95,7 +97,7 @@ export function notes({ notices, disk_full, acceleration, hypervisor }: MachineS
   if (acceleration?.kind === 'emulated') {
     all.push({ text: m.home_runs_emulated({ hypervisor }), remedy: null, tone: null })
   }
-  return [...all, ...notices.map(({ text, remedy }) => ({ text, remedy, tone: null }))]
+  return [...all, ...notices.map(({ text, remedy }) => ({ text, remedy, tone: null, technical: true }))]
 }
 
 /** A size in MiB, in the unit that keeps it short. */
