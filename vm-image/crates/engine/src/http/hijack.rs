@@ -20,6 +20,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
+use super::RAW;
 use super::reply::{self, Reply};
 
 /// What is done with a connection that was taken over: the socket, and bytes that the client had already sent.
@@ -63,14 +64,15 @@ pub(crate) fn closing(mut reply: Reply) -> Reply {
     reply
 }
 
-/// The head that dockerd writes before the raw stream: 101 to those who asked for an upgrade, else 200.
+/// The head that dockerd writes before the raw stream: 101 to those who asked for an upgrade, else 200, which never tells of
+/// Docker's stream headers.
 pub(crate) fn head(headers: &HeaderMap, content_type: &str) -> String {
     if headers.contains_key(UPGRADE) {
         format!(
             "HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
         )
     } else {
-        format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n")
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {RAW}\r\n\r\n")
     }
 }
 
