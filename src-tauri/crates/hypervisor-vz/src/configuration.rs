@@ -85,7 +85,8 @@ fn disks(spec: &VmSpec) -> Result<Retained<NSArray<VZStorageDeviceConfiguration>
 }
 
 fn disk(image: &Path, read_only: bool) -> Result<Retained<VZStorageDeviceConfiguration>, LaunchError> {
-    // A guest's flush reaches the drive's cache, as it would on any of the Mac's own files (`fsync`, not
+    // Cached, because under the automatic mode Linux guests' file systems came out damaged (utmapp/UTM#4840,
+    // lima-vm/lima#1957). A guest's flush reaches the drive's cache, as it would on any of the Mac's own files (`fsync`, not
     // `F_FULLFSYNC`): what a crash of the guest or of this program needs.
     // SAFETY: the initialisers take any file URL and any of their enumerations' values.
     unsafe {
@@ -94,7 +95,7 @@ fn disk(image: &Path, read_only: bool) -> Result<Retained<VZStorageDeviceConfigu
                 VZDiskImageStorageDeviceAttachment::alloc(),
                 &url(image),
                 read_only,
-                VZDiskImageCachingMode::Automatic,
+                VZDiskImageCachingMode::Cached,
                 VZDiskImageSynchronizationMode::Fsync,
             )
             .map_err(|error| refused(&error))?;
