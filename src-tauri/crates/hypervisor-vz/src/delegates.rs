@@ -8,7 +8,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use caisson_hypervisor::{HostVsockPort, VmEnd, VmState, VsockStream};
+use caisson_hypervisor::{Ending, HostVsockPort, VmEnd, VsockStream};
 use objc2::rc::Retained;
 use objc2::runtime::NSObject;
 use objc2::{AnyThread, DefinedClass, define_class, msg_send};
@@ -18,7 +18,7 @@ use objc2_virtualization::{
     VZVirtualMachine, VZVirtualMachineDelegate,
 };
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::configuration::PART;
@@ -26,35 +26,25 @@ use crate::configuration::PART;
 /// Where the guest's streams go.
 pub(crate) type Streams = mpsc::Sender<(HostVsockPort, VsockStream)>;
 
-/// Where the machine's end is told, and what has to end with it.
+/// What the guest does that is told here: it ends, and it opens streams.
 #[derive(Clone)]
-pub(crate) struct Ending {
-    state: watch::Sender<VmState>,
+pub(crate) struct Guest {
+    /// Where its end is told.
+    pub(crate) ending: Ending,
     /// Gone when the machine is, so that its receiver ends.
     incoming: Arc<Mutex<Option<Streams>>>,
 }
 
-impl Ending {
-    /// An ending of a machine that publishes its state and hands on the guest's streams.
-    pub(crate) fn new(state: watch::Sender<VmState>, incoming: Streams) -> Self {
-        Self { state, incoming: Arc::new(Mutex::new(Some(incoming))) }
+impl Guest {
+    /// A guest whose streams go to `incoming`.
+    pub(crate) fn new(incoming: Streams) -> Self {
+        Self { ending: Ending::default(), incoming: Arc::new(Mutex::new(Some(incoming))) }
     }
 
-    /// The machine is gone. Only the first reason counts.
+    /// The machine is gone.
     pub(crate) fn ended(&self, why: VmEnd) {
         self.incoming.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.state.send_if_modified(|state| {
-            let first = !matches!(state, VmState::Ended(_));
-            if first {
-                *state = VmState::Ended(why);
-            }
-            first
-        });
-    }
-
-    /// The machine's state, now and from now on.
-    pub(crate) fn watch(&self) -> watch::Receiver<VmState> {
-        self.state.subscribe()
+        self.ending.ended(why);
     }
 
     fn hand_on(&self, port: HostVsockPort, stream: VsockStream) -> bool {
@@ -66,7 +56,7 @@ impl Ending {
 define_class!(
     // SAFETY: NSObject has no rules for its subclasses, and this one implements no `Drop`.
     #[unsafe(super(NSObject))]
-    #[ivars = Ending]
+    #[ivars = Guest]
     pub(crate) struct MachineDelegate;
 
     // SAFETY: NSObjectProtocol has no rules of its own.
@@ -88,8 +78,8 @@ define_class!(
 );
 
 impl MachineDelegate {
-    pub(crate) fn new(ending: Ending) -> Retained<Self> {
-        let this = Self::alloc().set_ivars(ending);
+    pub(crate) fn new(guest: Guest) -> Retained<Self> {
+        let this = Self::alloc().set_ivars(guest);
         // SAFETY: NSObject's `init` takes nothing and returns the object.
         unsafe { msg_send![super(this), init] }
     }
@@ -100,7 +90,7 @@ pub(crate) struct Accept {
     /// The port that it listens on.
     pub(crate) port: HostVsockPort,
     /// Where streams go, while the machine lives.
-    pub(crate) ending: Ending,
+    pub(crate) guest: Guest,
     /// The runtime that the streams belong to; the queue's threads are none of its own.
     pub(crate) runtime: Handle,
 }
@@ -126,7 +116,7 @@ define_class!(
             let accept = self.ivars();
             let taken = descriptor(connection).and_then(|descriptor| stream(descriptor, &accept.runtime));
             match taken {
-                Ok(stream) => accept.ending.hand_on(accept.port, stream),
+                Ok(stream) => accept.guest.hand_on(accept.port, stream),
                 Err(error) => {
                     warn!(port = accept.port.0, %error, "could not take over a stream of the guest's");
                     false

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use block2::RcBlock;
 use caisson_hypervisor::{
-    Acceleration, BoxFuture, Capabilities, HostVsockPort, Hypervisor, LaunchError, Launched, VmSpec, VmState,
+    Acceleration, BoxFuture, Capabilities, HostVsockPort, Hypervisor, LaunchError, Launched, VmSpec, console,
 };
 use dispatch2::{DispatchQueue, DispatchQueueAttr};
 use objc2::AnyThread;
@@ -16,11 +16,10 @@ use objc2::runtime::ProtocolObject;
 use objc2_foundation::NSError;
 use objc2_virtualization::{VZVirtioSocketDevice, VZVirtioSocketListener, VZVirtualMachine};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::configuration::{PART, configuration, max_cpus};
-use crate::console;
-use crate::delegates::{Accept, Ending, ListenerDelegate, MachineDelegate};
+use crate::delegates::{Accept, Guest, ListenerDelegate, MachineDelegate};
 use crate::queue::Confined;
 use crate::vm::VzVm;
 
@@ -84,24 +83,20 @@ pub(crate) struct Parts {
 
 async fn launch(spec: &VmSpec) -> Result<Launched, LaunchError> {
     Vz::supported()?;
-    console::rotate(&spec.console_log).map_err(|source| LaunchError::File {
-        action: "start the console log",
-        path: spec.console_log.clone(),
-        source,
-    })?;
+    console::begin(&spec.console_log)?;
     let (incoming, streams) = mpsc::channel(BACKLOG);
-    let ending = Ending::new(watch::Sender::new(VmState::Running), incoming);
-    let parts = parts(spec.clone(), ending.clone()).await?;
+    let guest = Guest::new(incoming);
+    let parts = parts(spec.clone(), guest.clone()).await?;
     // From here on, dropping the machine ends it, whether it has started or not.
-    let vm = VzVm::new(parts, ending);
+    let vm = VzVm::new(parts, guest);
     start(&vm).await?;
     Ok(Launched { vm: Box::new(vm), incoming: streams })
 }
 
-async fn parts(spec: VmSpec, ending: Ending) -> Result<Confined<Parts>, LaunchError> {
+async fn parts(spec: VmSpec, guest: Guest) -> Result<Confined<Parts>, LaunchError> {
     let queue = DispatchQueue::new("app.caisson.machine", DispatchQueueAttr::SERIAL);
     let runtime = Handle::current();
-    let made = Confined::make(queue, move |queue| assemble(&spec, queue, &ending, &runtime)).await;
+    let made = Confined::make(queue, move |queue| assemble(&spec, queue, &guest, &runtime)).await;
     made.unwrap_or_else(|| Err(gave_up()))
 }
 
@@ -112,11 +107,11 @@ fn gave_up() -> LaunchError {
 fn assemble(
     spec: &VmSpec,
     queue: &DispatchQueue,
-    ending: &Ending,
+    guest: &Guest,
     runtime: &Handle,
 ) -> Result<Parts, LaunchError> {
     let configuration = configuration(spec)?;
-    let delegate = MachineDelegate::new(ending.clone());
+    let delegate = MachineDelegate::new(guest.clone());
     // SAFETY: this runs on `queue`, the machine's own; the configuration was validated.
     let (machine, devices) = unsafe {
         let machine =
@@ -131,17 +126,17 @@ fn assemble(
         how: "it made no vsock device".to_owned(),
         tail: Vec::new(),
     })?;
-    let listeners = spec.listen.iter().map(|port| listen(&vsock, *port, ending, runtime)).collect();
+    let listeners = spec.listen.iter().map(|port| listen(&vsock, *port, guest, runtime)).collect();
     Ok(Parts { machine, vsock, _delegate: delegate, _listeners: listeners })
 }
 
 fn listen(
     vsock: &VZVirtioSocketDevice,
     port: HostVsockPort,
-    ending: &Ending,
+    guest: &Guest,
     runtime: &Handle,
 ) -> (Retained<VZVirtioSocketListener>, Retained<ListenerDelegate>) {
-    let accept = Accept { port, ending: ending.clone(), runtime: runtime.clone() };
+    let accept = Accept { port, guest: guest.clone(), runtime: runtime.clone() };
     let delegate = ListenerDelegate::new(accept);
     // SAFETY: this runs on the machine's queue; listener and delegate are kept in `Parts`.
     let listener = unsafe {

@@ -19,7 +19,6 @@
 #![cfg(target_os = "macos")]
 
 mod configuration;
-mod console;
 mod delegates;
 mod launch;
 mod queue;

@@ -15,7 +15,7 @@ use objc2_virtualization::{VZVirtioSocketConnection, VZVirtualMachineState};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
-use crate::delegates::{Ending, descriptor, stream};
+use crate::delegates::{Guest, descriptor, stream};
 use crate::launch::{Parts, description};
 use crate::queue::Confined;
 
@@ -27,27 +27,20 @@ const NOBODY_LISTENS: [isize; 2] = [61, 54];
 /// A machine of the framework's. Ends when it is dropped.
 pub(crate) struct VzVm {
     parts: Confined<Parts>,
-    ending: Ending,
+    guest: Guest,
 }
 
 impl VzVm {
-    pub(crate) fn new(parts: Confined<Parts>, ending: Ending) -> Self {
-        Self { parts, ending }
+    pub(crate) fn new(parts: Confined<Parts>, guest: Guest) -> Self {
+        Self { parts, guest }
     }
 
     pub(crate) fn parts(&self) -> &Confined<Parts> {
         &self.parts
     }
 
-    fn end(&self) -> Option<VmEnd> {
-        match &*self.ending.watch().borrow() {
-            VmState::Ended(why) => Some(why.clone()),
-            VmState::Running | VmState::Paused(_) => None,
-        }
-    }
-
     async fn open(&self, port: GuestVsockPort) -> Result<VsockStream, ConnectError> {
-        if let Some(end) = self.end() {
+        if let Some(end) = self.guest.ending.end() {
             return Err(ConnectError::Ended(end));
         }
         let (answer, answered) = oneshot::channel();
@@ -60,9 +53,9 @@ impl VzVm {
     /// Stops the machine without asking its guest; answered when it is gone.
     fn stop(&self) -> oneshot::Receiver<()> {
         let (gone, is_gone) = oneshot::channel();
-        let ending = self.ending.clone();
+        let guest = self.guest.clone();
         // Its answer comes through `gone`; a queue that is gone drops that too.
-        drop(self.parts.run(move |parts| stop(parts, ending, gone)));
+        drop(self.parts.run(move |parts| stop(parts, guest, gone)));
         is_gone
     }
 }
@@ -101,14 +94,14 @@ fn not_connected(port: GuestVsockPort, error: Option<&NSError>) -> ConnectError 
     }
 }
 
-fn stop(parts: &Parts, ending: Ending, gone: oneshot::Sender<()>) {
+fn stop(parts: &Parts, guest: Guest, gone: oneshot::Sender<()>) {
     // SAFETY: this runs on the machine's queue.
     let stopped = matches!(
         unsafe { parts.machine.state() },
         VZVirtualMachineState::Stopped | VZVirtualMachineState::Error
     );
     if stopped {
-        ending.ended(VmEnd::Killed);
+        guest.ended(VmEnd::Killed);
         // Whoever asked may have stopped waiting.
         let _ = gone.send(());
         return;
@@ -121,7 +114,7 @@ fn stop(parts: &Parts, ending: Ending, gone: oneshot::Sender<()>) {
         if let Some(how) = description(error) {
             tracing::warn!(how, "the framework could not stop the machine");
         }
-        ending.ended(VmEnd::Killed);
+        guest.ended(VmEnd::Killed);
         if let Some(gone) = gone.take() {
             // Whoever asked may have stopped waiting.
             let _ = gone.send(());
@@ -137,12 +130,12 @@ impl Vm for VzVm {
     }
 
     fn state(&self) -> watch::Receiver<VmState> {
-        self.ending.watch()
+        self.guest.ending.watch()
     }
 
     fn request_stop(&self) -> BoxFuture<'_, Result<(), StopError>> {
         Box::pin(async {
-            if let Some(end) = self.end() {
+            if let Some(end) = self.guest.ending.end() {
                 return Err(StopError::Ended(end));
             }
             let pressed = self.parts.run(|parts| {
@@ -165,7 +158,7 @@ impl Vm for VzVm {
 
 impl Drop for VzVm {
     fn drop(&mut self) {
-        if self.end().is_none() {
+        if self.guest.ending.end().is_none() {
             drop(self.stop());
         }
     }
