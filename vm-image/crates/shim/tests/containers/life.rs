@@ -235,7 +235,7 @@ fn what_outlives_a_killed_shim_goes_with_its_cgroup() {
     if !able() {
         return;
     }
-    let mut shim = shell("exec setuidgid web sh -c 'echo ready; exec sleep 1000'").spawn();
+    let mut shim = shell("exec su web -c 'echo ready; exec sleep 1000'").spawn();
     let Some(cgroup) = shim.cgroup() else { return };
     let mut stream = shim.attach(false);
     let pid = shim.start().unwrap();
