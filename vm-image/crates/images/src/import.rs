@@ -10,9 +10,9 @@ use crate::config::{History, ImageConfig, Platform, RootFs, RunConfig};
 use crate::digest::{DiffId, ImageId};
 use crate::durable::StateError;
 use crate::error::{Classified, ErrorKind};
-use crate::layer::LayerError;
+use crate::layer::{LayerError, Staged};
 use crate::reference::Reference;
-use crate::store::{CreateError, Store, TagError, check_tag};
+use crate::store::{Change, CreateError, Store, TagError, check_tag};
 
 /// How to import.
 #[derive(Debug, Clone, Default)]
@@ -73,13 +73,28 @@ impl Store {
         let staged = self.layer_store().stage(archive, self.limits())?;
         let config = serde_json::to_vec(&configuration(options, run, staged.diff_id))?;
         let mut change = self.change();
-        change.add_layers(vec![staged])?;
-        let id = change.add_image(&config)?;
-        if let Some(reference) = &options.reference {
-            change.name(reference, id)?;
+        let made = make(&mut change, staged, &config, options.reference.as_ref());
+        if made.is_err()
+            && let Err(error) = change.sweep()
+        {
+            tracing::warn!(%error, "the layer of an image that was not imported is left until the next start");
         }
-        Ok(id)
+        made
     }
+}
+
+fn make(
+    change: &mut Change<'_>,
+    layer: Staged,
+    config: &[u8],
+    name: Option<&Reference>,
+) -> Result<ImageId, ImportError> {
+    change.add_layers(vec![layer])?;
+    let id = change.add_image(config)?;
+    if let Some(name) = name {
+        change.name(name, id)?;
+    }
+    Ok(id)
 }
 
 fn configuration(options: &ImportOptions, run: RunConfig, layer: DiffId) -> ImageConfig {

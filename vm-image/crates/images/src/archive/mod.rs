@@ -243,7 +243,7 @@ impl Load<'_> {
         if image.layers.len() != diff_ids.len() {
             return Err(LoadError::LayerCount { expected: image.layers.len(), found: diff_ids.len() });
         }
-        let (_lease, present) = self.store.lease(diff_ids);
+        let (lease, present) = self.store.lease(diff_ids);
         let mut seen: BTreeSet<DiffId> = BTreeSet::new();
         let mut staged = Vec::new();
         for (index, layer) in image.layers.into_iter().enumerate() {
@@ -251,7 +251,9 @@ impl Load<'_> {
                 staged.push(self.layer(index, layer, diff_ids[index])?);
             }
         }
-        let id = self.commit(&image.bytes, staged, &image.tags)?;
+        let committed = self.commit(&image.bytes, staged, &image.tags);
+        drop(lease);
+        let id = committed.inspect_err(|_| self.sweep())?;
         self.parents.extend(image.parent.map(|parent| (id, parent)));
         self.loaded.push(Loaded { id, tags: image.tags });
         Ok(())
@@ -299,6 +301,13 @@ impl Load<'_> {
         drop(change);
         lines.into_iter().for_each(|line| self.message(line));
         Ok(id)
+    }
+
+    /// Removes the layers of an image that could not be made, for which there may be no room.
+    fn sweep(&self) {
+        if let Err(error) = self.store.change().sweep() {
+            tracing::warn!(%error, "the layers of an image that was not loaded are left until the next start");
+        }
     }
 
     /// Remembers which image of the archive was made from which other.

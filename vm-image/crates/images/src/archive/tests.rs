@@ -324,3 +324,19 @@ fn the_sender_is_read_to_the_end() {
     store.load(&mut reader, &LoadOptions::default(), &mut |_| {}).unwrap();
     assert!(reader.is_empty());
 }
+
+#[test]
+fn what_cannot_be_written_down_leaves_no_layers() {
+    let (_dir, store) = store();
+    let records = store.root().join("images");
+    std::fs::remove_dir(&records).unwrap();
+    let archive = docker_archive(&[image("one", &["a", "b"], &["x:1"])]);
+    assert_eq!(load(&store, &archive).unwrap_err().kind(), ErrorKind::Internal);
+    assert!(store.import(&small_layer("c")[..], &crate::ImportOptions::default()).is_err());
+    for dir in ["layers", "tmp"] {
+        assert_eq!(count(store.root().join(dir)), 0, "{dir}");
+    }
+    std::fs::create_dir(&records).unwrap();
+    let (loaded, _) = load(&store, &archive).unwrap();
+    assert!(store.layers(&loaded[0].id).unwrap().iter().all(|layer| layer.is_dir()));
+}

@@ -124,7 +124,7 @@ impl<R: Read> Applier<R> {
             }
             Kind::HardLink => self.hard_link(path, &place, member),
             Kind::Symlink => {
-                self.size += member.target.len() as u64;
+                self.size = self.size.saturating_add(member.target.len() as u64);
                 self.make(&place, |place| place.make_symlink(&member.target)).map_err(at)?;
                 finish(&place, member, owner, false).map_err(at)
             }
@@ -208,7 +208,7 @@ impl<R: Read> Applier<R> {
             finish_open(file, member, owner)?;
             tree::set_times(file, member.mtime)
         };
-        self.size += size;
+        self.size = self.size.saturating_add(size);
         finish().map_err(|error| LayerError::file("unpack", path, error))
     }
 

@@ -96,7 +96,8 @@ pub(crate) fn read_config(bytes: &[u8]) -> Result<ImageConfig, CreateError> {
 impl State {
     pub(super) fn image(&self, id: &ImageId) -> Option<Image> {
         let known = self.images.get(id)?;
-        let size = known.config.rootfs.diff_ids.iter().filter_map(|layer| self.layers.get(layer)).sum();
+        let sizes = known.config.rootfs.diff_ids.iter().filter_map(|layer| self.layers.get(layer));
+        let size = sizes.fold(0, |sum: u64, size| sum.saturating_add(*size));
         Some(Image {
             id: *id,
             config: Arc::clone(&known.config),
