@@ -138,7 +138,7 @@ pub enum LoadError {
         child: ImageId,
     },
     /// The disk has no room for it.
-    #[error("no space left on device")]
+    #[error("no space left on device: remove containers and images that are not needed any more")]
     NoSpace,
     /// It could not be spooled.
     #[error("could not spool the archive")]

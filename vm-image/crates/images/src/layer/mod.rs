@@ -52,7 +52,7 @@ pub enum LayerError {
     #[error("layer is larger than {0} bytes")]
     TooLarge(u64),
     /// The disk has no room for it.
-    #[error("no space left on device")]
+    #[error("no space left on device: remove containers and images that are not needed any more")]
     NoSpace,
     /// Its content is not what the image's configuration says.
     #[error("layer has diff ID {found}, expected {expected}")]

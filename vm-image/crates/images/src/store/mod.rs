@@ -91,10 +91,12 @@ impl Default for Limits {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another engine has it.
-    #[error("image store {0} is in use by another process")]
+    #[error("image store {0} is in use by another engine: stop that one, or use another data root")]
     InUse(PathBuf),
     /// It was written by a newer engine.
-    #[error("{path} has format {found}, newer than the {known} that this engine knows")]
+    #[error(
+        "{path} has format {found}, newer than the {known} that this engine knows: use the newer version that wrote it"
+    )]
     Newer {
         /// The file that says so.
         path: PathBuf,
