@@ -14,6 +14,7 @@
 //! After a crash of the engine, [`restore`] finds every container in its directory and every shim by its socket.
 
 pub(crate) mod attach;
+mod cgroup;
 pub(crate) mod create;
 mod files;
 pub(crate) mod inspect;

@@ -18,7 +18,7 @@ use super::record::{Definition, StoredState};
 use super::shim::{read_record, timestamp};
 use super::state::{Created, Exited, Running, State};
 use super::task::{KILLED, LOST};
-use super::{Containers, Handle, remove};
+use super::{Containers, Handle, cgroup, remove};
 use crate::error::chain;
 
 /// A container on disk and what was found of it.
@@ -54,6 +54,9 @@ impl Containers {
         let sandboxes: Vec<Sandbox> = restored.into_iter().map(|one| one.sandbox).collect();
         let mut ended = Vec::new();
         for one in found {
+            if one.alive.is_none() {
+                cgroup::remove(&one.definition).await;
+            }
             let sandbox = sandboxes.iter().find(|s| s.container == one.definition.id).cloned();
             ended.extend(self.take_over(one, sandbox));
         }

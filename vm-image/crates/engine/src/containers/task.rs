@@ -14,7 +14,7 @@ use super::record::{Definition, Directory};
 use super::shim::{Finishing, Shim, timestamp};
 use super::signal::SignalNumber;
 use super::state::{Exited, Running, State, Status};
-use super::{Containers, Ground, Handle, Register};
+use super::{Containers, Ground, Handle, Register, cgroup};
 use crate::error::{ApiError, chain};
 use caisson_docker_api::time::Timestamp;
 
@@ -168,6 +168,9 @@ impl Task {
 
     async fn ended(&mut self, record: Option<ExitRecord>) {
         let State::Running(running) = self.state() else { return };
+        if record.is_none() {
+            cgroup::remove(&self.definition).await;
+        }
         self.let_go_of(&running).await;
         let exited = how_it_ended(&running, record);
         info!(code = exited.exit_code, "container ended");

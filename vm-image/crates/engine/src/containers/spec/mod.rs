@@ -119,7 +119,8 @@ fn linux(definition: &Definition, sandbox: &Sandbox) -> Result<Linux, ApiError> 
     Ok(linux)
 }
 
-fn cgroup_path(definition: &Definition) -> PathBuf {
+/// The container's cgroup, below the root of them.
+pub(super) fn cgroup_path(definition: &Definition) -> PathBuf {
     let parent = match definition.host_config.cgroup_parent.trim_start_matches('/') {
         "" => "caisson",
         parent => parent,

@@ -1,0 +1,54 @@
+//! What a killed shim leaves behind: its container's cgroup.
+//!
+//! A shim removes the cgroup that it made. One that was killed cannot, and its container dies with it; here the rest is done:
+//! whatever still runs in the cgroup is killed, and the cgroup removed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::record::Definition;
+use super::spec::cgroup_path;
+
+const ROOT: &str = "/sys/fs/cgroup";
+/// How long the kernel may take to bury what was killed.
+const EMPTY_WITHIN: Duration = Duration::from_secs(5);
+/// The kernel tells of an empty cgroup only to who has opened its `cgroup.events`; asking again is simpler, and rare.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Removes a container's cgroup, if there is one.
+pub(super) async fn remove(definition: &Definition) {
+    let path = cgroup_path(definition);
+    let directory = Path::new(ROOT).join(path.strip_prefix("/").unwrap_or(&path));
+    if !directory.exists() {
+        return;
+    }
+    if tokio::time::timeout(EMPTY_WITHIN, bury(&directory)).await.is_err() {
+        warn!(cgroup = %directory.display(), "could not remove the cgroup of a killed shim");
+    }
+}
+
+async fn bury(directory: &PathBuf) {
+    loop {
+        // Fails on kernels before 5.14: there the shim's own end must do.
+        let _ = std::fs::write(directory.join("cgroup.kill"), "1");
+        match remove_tree(directory) {
+            Ok(()) => return,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+        }
+    }
+}
+
+/// Removes a tree of cgroups: their files go with them.
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    std::fs::remove_dir(directory)
+}
