@@ -3,18 +3,23 @@
 //! Source: Microsoft's "Make your own integration services"; a vsock port is the first field of a service's GUID.
 #![expect(unsafe_code, reason = "Winsock's calls are foreign functions")]
 
+use std::ffi::c_void;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use windows::Win32::Foundation::HANDLE;
 use windows::Win32::Networking::WinSock::{
     ADDRESS_FAMILY, INVALID_SOCKET, SD_BOTH, SD_SEND, SEND_RECV_FLAGS, SOCK_STREAM, SOCKADDR, SOCKET,
-    SOCKET_ERROR, SOMAXCONN, WINSOCK_SHUTDOWN_HOW, WSACleanup, WSADATA, WSAGetLastError, WSAStartup, accept,
-    bind, closesocket, connect, listen, recv, send, setsockopt, shutdown, socket,
+    SOCKET_ERROR, SOMAXCONN, WSACleanup, WSADATA, WSAGetLastError, WSAStartup, accept, bind, closesocket,
+    connect, listen, recv, send, setsockopt, shutdown, socket,
 };
 use windows::Win32::System::Hypervisor::{
     HV_GUID_VSOCK_TEMPLATE, HV_PROTOCOL_RAW, HVSOCKET_CONNECT_TIMEOUT, SOCKADDR_HV,
 };
+use windows::Win32::System::IO::CancelIoEx;
 use windows::core::GUID;
 
 use crate::pump::Blocking;
@@ -24,6 +29,13 @@ const AF_HYPERV: u16 = 34;
 
 /// A socket of ours.
 pub(crate) struct HvSocket(SOCKET);
+
+/// A socket that waits for the guest, until it is closed.
+pub(crate) struct Listener {
+    socket: SOCKET,
+    /// The number may be another socket's as soon as it is given back, so that happens once.
+    closed: AtomicBool,
+}
 
 impl HvSocket {
     fn new() -> io::Result<Self> {
@@ -45,39 +57,53 @@ impl HvSocket {
         check(unsafe { connect(socket.0, (&raw const address).cast::<SOCKADDR>(), LENGTH) })?;
         Ok(socket)
     }
+}
 
+impl Listener {
     /// Listens where the machine's guest connects to a vsock port of the host.
-    pub(crate) fn listen(machine: GUID, port: u32) -> io::Result<Self> {
-        let socket = Self::new()?;
+    pub(crate) fn new(machine: GUID, port: u32) -> io::Result<Self> {
+        // Closes the socket if it cannot listen.
+        let made = HvSocket::new()?;
         let address = address(machine, port);
         // SAFETY: the address is valid for its length.
-        check(unsafe { bind(socket.0, (&raw const address).cast::<SOCKADDR>(), LENGTH) })?;
+        check(unsafe { bind(made.0, (&raw const address).cast::<SOCKADDR>(), LENGTH) })?;
         // SAFETY: the socket is open and bound.
-        check(unsafe { listen(socket.0, SOMAXCONN as i32) })?;
-        Ok(socket)
+        check(unsafe { listen(made.0, SOMAXCONN as i32) })?;
+        let socket = ManuallyDrop::new(made).0;
+        Ok(Self { socket, closed: AtomicBool::new(false) })
     }
 
-    /// The next connection. Blocks until there is one, or [`Blocking::end`] was called.
-    pub(crate) fn accept(&self) -> io::Result<Self> {
-        // SAFETY: the socket is open; nobody wants the peer's address.
-        let accepted = unsafe { accept(self.0, None, None) };
-        match accepted {
-            Ok(socket) if socket != INVALID_SOCKET => Ok(Self(socket)),
+    /// The next connection. Blocks until there is one; nothing once [`close`](Self::close) was called.
+    pub(crate) fn accept(&self) -> Option<io::Result<HvSocket>> {
+        if self.is_closed() {
+            return None;
+        }
+        // SAFETY: the socket is open: should it be closed between the look above and here, the call fails, or at worst
+        // (its number is another listener's by then) takes a connection that is closed below. Nobody wants the address.
+        let accepted = match unsafe { accept(self.socket, None, None) } {
+            Ok(socket) if socket != INVALID_SOCKET => Ok(HvSocket(socket)),
             Ok(_) => Err(last_error()),
             Err(error) => Err(error.into()),
+        };
+        (!self.is_closed()).then_some(accepted)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Closes it, which ends a waiting [`accept`](Self::accept).
+    pub(crate) fn close(&self) {
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            // SAFETY: the socket is open, and this is the only time that it is closed. A failure leaves nothing to do.
+            let _ = unsafe { closesocket(self.socket) };
         }
     }
+}
 
-    /// Closes a listening socket, which ends a waiting [`accept`](Self::accept).
-    pub(crate) fn close(&self) {
-        // SAFETY: closing twice is an error that Winsock tells and nothing else; the number is not used by others
-        // before `drop`, since a listening socket is the last that its thread holds.
-        let _ = unsafe { closesocket(self.0) };
-    }
-
-    fn shut(&self, how: WINSOCK_SHUTDOWN_HOW) -> io::Result<()> {
-        // SAFETY: the socket is open.
-        check(unsafe { shutdown(self.0, how) })
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -95,11 +121,12 @@ impl Blocking for HvSocket {
     }
 
     fn end_sending(&self) -> io::Result<()> {
-        self.shut(SD_SEND)
+        // SAFETY: the socket is open.
+        check(unsafe { shutdown(self.0, SD_SEND) })
     }
 
     fn end(&self) -> io::Result<()> {
-        self.shut(SD_BOTH)
+        end(self.0)
     }
 }
 
@@ -108,6 +135,16 @@ impl Drop for HvSocket {
         // SAFETY: the socket is ours and not used again. A failure leaves nothing to do.
         let _ = unsafe { closesocket(self.0) };
     }
+}
+
+/// Ends both directions of an open socket: for calls to come by shutting it down, and for those that wait already, which
+/// a shutdown need not wake, by cancelling them.
+pub(crate) fn end(socket: SOCKET) -> io::Result<()> {
+    // SAFETY: at worst the number is no socket, which is an error.
+    let shut = check(unsafe { shutdown(socket, SD_BOTH) });
+    // SAFETY: a socket is a handle; only calls on this one are cancelled. That none waits is an error that does no harm.
+    let _ = unsafe { CancelIoEx(HANDLE(socket.0 as *mut c_void), None) };
+    shut
 }
 
 const LENGTH: i32 = size_of::<SOCKADDR_HV>() as i32;

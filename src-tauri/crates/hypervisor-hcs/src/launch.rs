@@ -3,25 +3,28 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use caisson_hypervisor::{
-    Acceleration, BoxFuture, Capabilities, HostVsockPort, Hypervisor, Incoming, LaunchError, Launched, VmEnd,
-    VmSpec, VmState, VsockStream,
+    Acceleration, BoxFuture, Capabilities, Ending, HostVsockPort, Hypervisor, Incoming, LaunchError,
+    Launched, VmEnd, VmSpec, VsockStream,
 };
 use serde::Deserialize;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tracing::warn;
 use windows::core::GUID;
 
 use crate::computecore::{ComputeCore, System};
 use crate::document::{Devices, document};
-use crate::hvsocket::HvSocket;
+use crate::hvsocket::Listener;
 use crate::vm::HcsVm;
 use crate::{console, pump, vhd, virtdisk};
 
 /// How many streams of the guest's may wait to be taken.
 const BACKLOG: usize = 64;
+/// What a listener that failed waits before it tries again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Hyper-V, by the Host Compute Service.
 #[derive(Debug, Default)]
@@ -61,34 +64,19 @@ fn max_cpus() -> u32 {
 }
 
 /// Where the machine's end is told, and what has to end with it.
-#[derive(Clone)]
-pub(crate) struct Ending {
-    state: watch::Sender<VmState>,
-    listeners: Arc<Mutex<Vec<Arc<HvSocket>>>>,
+#[derive(Clone, Default)]
+pub(crate) struct Guest {
+    pub(crate) ending: Ending,
+    listeners: Arc<Mutex<Vec<Arc<Listener>>>>,
 }
 
-impl Ending {
-    fn new() -> Self {
-        Self { state: watch::Sender::new(VmState::Running), listeners: Arc::default() }
-    }
-
-    /// The machine is gone. Only the first reason counts.
+impl Guest {
+    /// The machine is gone.
     pub(crate) fn ended(&self, why: VmEnd) {
         for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             listener.close();
         }
-        self.state.send_if_modified(|state| {
-            let first = !matches!(state, VmState::Ended(_));
-            if first {
-                *state = VmState::Ended(why);
-            }
-            first
-        });
-    }
-
-    /// The machine's state, now and from now on.
-    pub(crate) fn watch(&self) -> watch::Receiver<VmState> {
-        self.state.subscribe()
+        self.ending.ended(why);
     }
 }
 
@@ -97,12 +85,11 @@ async fn launch(spec: VmSpec) -> Result<Launched, LaunchError> {
     let id = GUID::new().map_err(|error| refused("make an id for the machine", &error.message()))?;
     let name = format!("{id:?}");
     let pipe = format!(r"\\.\pipe\caisson-console-{name}");
-    console::record(&pipe, &spec.console_log)?;
-    let ending = Ending::new();
+    let guest = Guest::default();
+    console::record(&pipe, &spec.console_log, guest.ending.watch())?;
     let runtime = Handle::current();
     // Creating and starting blocks for as long as the service takes.
-    let launching =
-        tokio::task::spawn_blocking(move || power_on(core, &name, &pipe, &spec, ending, &runtime));
+    let launching = tokio::task::spawn_blocking(move || power_on(core, &name, &pipe, &spec, guest, &runtime));
     launching.await.map_err(|error| refused("start the machine", &error.to_string()))?
 }
 
@@ -111,7 +98,7 @@ fn power_on(
     name: &str,
     pipe: &str,
     spec: &VmSpec,
-    ending: Ending,
+    guest: Guest,
     runtime: &Handle,
 ) -> Result<Launched, LaunchError> {
     let data = virtdisk::data_disk(&spec.data_disk)?;
@@ -123,13 +110,15 @@ fn power_on(
     }
     let cpus = spec.cpus.clamp(1, max_cpus());
     let devices = Devices { root: root.as_deref(), data: &data, console: pipe, cpus };
-    let told = ending.clone();
+    let told = guest.clone();
     let on_exit = Box::new(move |why| told.ended(why));
     let system = System::create(name, &document(spec, &devices).to_string(), on_exit)?;
     let machine = runtime_id(&system)?;
-    let incoming = listen(machine, &spec.listen, &ending, runtime)?;
-    system.start().map_err(|failure| failure.at_launch("start the machine"))?;
-    Ok(Launched { vm: Box::new(HcsVm::new(system, machine, ending)), incoming })
+    // From here on, dropping the machine ends it and its listeners, whether it has started or not.
+    let vm = HcsVm::new(system, machine, guest);
+    let incoming = listen(machine, &spec.listen, vm.guest(), runtime)?;
+    vm.start().map_err(|failure| failure.at_launch("start the machine"))?;
+    Ok(Launched { vm: Box::new(vm), incoming })
 }
 
 fn refused(action: &str, why: &str) -> LaunchError {
@@ -166,14 +155,14 @@ fn runtime_id(system: &System) -> Result<GUID, LaunchError> {
 fn listen(
     machine: GUID,
     ports: &[HostVsockPort],
-    ending: &Ending,
+    guest: &Guest,
     runtime: &Handle,
 ) -> Result<Incoming, LaunchError> {
     let (streams, incoming) = mpsc::channel(BACKLOG);
     for port in ports.iter().copied() {
         let failed = |error: std::io::Error| refused("listen for the guest", &error.to_string());
-        let listener = Arc::new(HvSocket::listen(machine, port.0).map_err(failed)?);
-        ending.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&listener));
+        let listener = Arc::new(Listener::new(machine, port.0).map_err(failed)?);
+        guest.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&listener));
         let (streams, runtime) = (streams.clone(), runtime.clone());
         std::thread::Builder::new()
             .name(format!("hvsocket-accept-{}", port.0))
@@ -184,20 +173,24 @@ fn listen(
 }
 
 fn accept(
-    listener: &HvSocket,
+    listener: &Listener,
     port: HostVsockPort,
     streams: &mpsc::Sender<(HostVsockPort, VsockStream)>,
     runtime: &Handle,
 ) {
     let _entered = runtime.enter();
-    while let Ok(socket) = listener.accept() {
-        match pump::stream(socket) {
+    while let Some(accepted) = listener.accept() {
+        match accepted.and_then(pump::stream) {
             Ok(stream) => {
                 if streams.blocking_send((port, stream)).is_err() {
                     return;
                 }
             }
-            Err(error) => warn!(port = port.0, %error, "could not take over a stream of the guest's"),
+            // A guest that hangs up too early is one; the next stream may be a good one.
+            Err(error) => {
+                warn!(port = port.0, %error, "could not take over a stream of the guest's");
+                std::thread::sleep(ACCEPT_PAUSE);
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A blocking socket as a stream of tokio's: two threads copy.
 //!
-//! The threads end with the stream: the writer sees the end of its input when the stream is shut down or dropped; when
-//! it was dropped it closes the socket for both directions, which ends the reader.
+//! The threads end with the stream. The writer sees the end of its input when the stream is shut down or dropped. Once
+//! everything was sent *and* the stream is dropped, whichever comes last closes the socket for both directions, which
+//! ends the reader.
 
 use std::io::{self, Read, Write};
 use std::pin::Pin;
@@ -32,7 +33,19 @@ pub(crate) trait Blocking: Send + Sync + 'static {
 /// The stream's own side of the threads' work.
 struct Pumped {
     ours: DuplexStream,
-    dropped: Arc<AtomicBool>,
+    socket: Arc<dyn Blocking>,
+    over: Arc<Over>,
+}
+
+/// What is over of a stream: whoever is second ends the socket.
+#[derive(Default)]
+struct Over(AtomicBool);
+
+impl Over {
+    /// Whether the other was first.
+    fn is_second(&self) -> bool {
+        self.0.swap(true, Ordering::AcqRel)
+    }
 }
 
 /// Makes a stream of `socket`.
@@ -42,12 +55,12 @@ pub(crate) fn stream(socket: impl Blocking) -> io::Result<VsockStream> {
     let runtime = Handle::current();
     let from_stream = SyncIoBridge::new_with_handle(from_stream, runtime.clone());
     let to_stream = SyncIoBridge::new_with_handle(to_stream, runtime);
-    let socket = Arc::new(socket);
-    let dropped = Arc::new(AtomicBool::new(false));
-    let (reader, writer, gone) = (Arc::clone(&socket), socket, Arc::clone(&dropped));
+    let socket: Arc<dyn Blocking> = Arc::new(socket);
+    let over = Arc::<Over>::default();
+    let (reader, writer, sent) = (Arc::clone(&socket), Arc::clone(&socket), Arc::clone(&over));
     thread("hvsocket-read", move || read(&*reader, to_stream))?;
-    thread("hvsocket-write", move || write(&*writer, from_stream, &gone))?;
-    Ok(Box::new(Pumped { ours, dropped }))
+    thread("hvsocket-write", move || write(&*writer, from_stream, &sent))?;
+    Ok(Box::new(Pumped { ours, socket, over }))
 }
 
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -55,7 +68,7 @@ fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 }
 
 /// From the socket to the stream. Either side's failure is an end for the other, which is all that a stream can say.
-fn read(socket: &impl Blocking, mut to: SyncIoBridge<tokio::io::WriteHalf<DuplexStream>>) {
+fn read(socket: &dyn Blocking, mut to: SyncIoBridge<tokio::io::WriteHalf<DuplexStream>>) {
     let mut buffer = vec![0; BUFFER];
     while let Ok(count @ 1..) = socket.receive(&mut buffer) {
         if to.write_all(&buffer[..count]).is_err() {
@@ -67,11 +80,7 @@ fn read(socket: &impl Blocking, mut to: SyncIoBridge<tokio::io::WriteHalf<Duplex
 }
 
 /// From the stream to the socket.
-fn write(
-    socket: &impl Blocking,
-    mut from: SyncIoBridge<tokio::io::ReadHalf<DuplexStream>>,
-    dropped: &AtomicBool,
-) {
+fn write(socket: &dyn Blocking, mut from: SyncIoBridge<tokio::io::ReadHalf<DuplexStream>>, over: &Over) {
     let mut buffer = vec![0; BUFFER];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         if send_all(socket, &buffer[..count]).is_err() {
@@ -79,13 +88,13 @@ fn write(
         }
     }
     // The peer may be gone already.
-    let _ = match dropped.load(Ordering::Acquire) {
+    let _ = match over.is_second() {
         true => socket.end(),
         false => socket.end_sending(),
     };
 }
 
-fn send_all(socket: &impl Blocking, mut bytes: &[u8]) -> io::Result<()> {
+fn send_all(socket: &dyn Blocking, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let sent = socket.send(bytes)?;
         bytes = &bytes[sent..];
@@ -95,7 +104,10 @@ fn send_all(socket: &impl Blocking, mut bytes: &[u8]) -> io::Result<()> {
 
 impl Drop for Pumped {
     fn drop(&mut self) {
-        self.dropped.store(true, Ordering::Release);
+        if self.over.is_second() {
+            // The peer may be gone already.
+            let _ = self.socket.end();
+        }
     }
 }
 
@@ -130,10 +142,15 @@ impl AsyncWrite for Pumped {
 #[cfg(test)]
 mod tests {
     use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::windows::io::AsRawSocket;
+    use std::sync::mpsc;
+    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use windows::Win32::Networking::WinSock::SOCKET;
 
     use super::*;
+    use crate::hvsocket::end;
 
     /// Any stream socket blocks alike; TCP's stands in for Hyper-V's.
     impl Blocking for TcpStream {
@@ -150,7 +167,8 @@ mod tests {
         }
 
         fn end(&self) -> io::Result<()> {
-            self.shutdown(Shutdown::Both)
+            let number = usize::try_from(self.as_raw_socket()).expect("sockets have the size of pointers");
+            end(SOCKET(number))
         }
     }
 
@@ -176,6 +194,49 @@ mod tests {
         stream.read_to_end(&mut answer).await?;
         assert_eq!(answer, b"answer");
         assert_eq!(peer.join().expect("the peer does not panic")?, b"question");
+        Ok(())
+    }
+
+    /// A socket that tells when both threads have let go of it.
+    struct Watched(TcpStream, mpsc::Sender<()>);
+
+    impl Blocking for Watched {
+        fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
+            self.0.receive(into)
+        }
+
+        fn send(&self, from: &[u8]) -> io::Result<usize> {
+            self.0.send(from)
+        }
+
+        fn end_sending(&self) -> io::Result<()> {
+            self.0.end_sending()
+        }
+
+        fn end(&self) -> io::Result<()> {
+            self.0.end()
+        }
+    }
+
+    impl Drop for Watched {
+        fn drop(&mut self) {
+            // The test may have failed already.
+            let _ = self.1.send(());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_dropped_after_its_end_was_sent_leaves_no_thread_behind() -> io::Result<()> {
+        let (ours, mut peer) = pair()?;
+        let (let_go, gone) = mpsc::channel();
+        let mut stream = stream(Watched(ours, let_go))?;
+        stream.shutdown().await?;
+        let heard = tokio::task::spawn_blocking(move || (peer.read(&mut [0]), peer)).await;
+        let (end, _silent) = heard.expect("the peer does not panic");
+        assert_eq!(end?, 0);
+        drop(stream);
+        let gone = tokio::task::spawn_blocking(move || gone.recv_timeout(Duration::from_secs(10))).await;
+        assert_eq!(gone.expect("waiting does not panic"), Ok(()));
         Ok(())
     }
 

@@ -13,9 +13,9 @@ use tracing::warn;
 use windows::Win32::Networking::WinSock::{WSAECONNREFUSED, WSAETIMEDOUT};
 use windows::core::GUID;
 
-use crate::computecore::System;
+use crate::computecore::{Failure, System};
 use crate::hvsocket::HvSocket;
-use crate::launch::Ending;
+use crate::launch::Guest;
 use crate::pump;
 
 /// How long the guest may take to accept a stream.
@@ -25,23 +25,26 @@ const ACCEPTS_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) struct HcsVm {
     system: Arc<System>,
     machine: GUID,
-    ending: Ending,
+    guest: Guest,
 }
 
 impl HcsVm {
-    pub(crate) fn new(system: System, machine: GUID, ending: Ending) -> Self {
-        Self { system: Arc::new(system), machine, ending }
+    pub(crate) fn new(system: System, machine: GUID, guest: Guest) -> Self {
+        Self { system: Arc::new(system), machine, guest }
     }
 
-    fn end(&self) -> Option<VmEnd> {
-        match &*self.ending.watch().borrow() {
-            VmState::Ended(why) => Some(why.clone()),
-            VmState::Running | VmState::Paused(_) => None,
-        }
+    /// Where its end is told.
+    pub(crate) fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// Starts it. Blocks.
+    pub(crate) fn start(&self) -> Result<(), Failure> {
+        self.system.start()
     }
 
     async fn open(&self, port: GuestVsockPort) -> Result<VsockStream, ConnectError> {
-        if let Some(end) = self.end() {
+        if let Some(end) = self.guest.ending.end() {
             return Err(ConnectError::Ended(end));
         }
         let machine = self.machine;
@@ -51,7 +54,7 @@ impl HcsVm {
     }
 
     async fn ask(&self) -> Result<(), StopError> {
-        if let Some(end) = self.end() {
+        if let Some(end) = self.guest.ending.end() {
             return Err(StopError::Ended(end));
         }
         let system = Arc::clone(&self.system);
@@ -61,7 +64,7 @@ impl HcsVm {
     }
 
     async fn terminate(&self) {
-        if self.end().is_some() {
+        if self.guest.ending.end().is_some() {
             return;
         }
         let system = Arc::clone(&self.system);
@@ -70,7 +73,7 @@ impl HcsVm {
             Ok(Err(how)) => warn!(how, "the service could not end the machine"),
             Err(error) => warn!(%error, "the service could not end the machine"),
         }
-        self.ending.ended(VmEnd::Killed);
+        self.guest.ended(VmEnd::Killed);
     }
 }
 
@@ -88,7 +91,7 @@ impl Vm for HcsVm {
     }
 
     fn state(&self) -> watch::Receiver<VmState> {
-        self.ending.watch()
+        self.guest.ending.watch()
     }
 
     fn request_stop(&self) -> BoxFuture<'_, Result<(), StopError>> {
@@ -103,6 +106,6 @@ impl Vm for HcsVm {
 impl Drop for HcsVm {
     fn drop(&mut self) {
         // The handle that closes with `system` terminates the machine; what waits for its end is told here.
-        self.ending.ended(VmEnd::Killed);
+        self.guest.ended(VmEnd::Killed);
     }
 }
