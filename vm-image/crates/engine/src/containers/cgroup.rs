@@ -4,7 +4,7 @@
 //! whatever still runs in the cgroup is killed, and the cgroup removed.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tracing::warn;
@@ -30,7 +30,7 @@ pub(super) async fn remove(definition: &Definition) {
     }
 }
 
-async fn bury(directory: &PathBuf) {
+async fn bury(directory: &Path) {
     loop {
         // Fails on kernels before 5.14: there the shim's own end must do.
         let _ = std::fs::write(directory.join("cgroup.kill"), "1");

@@ -33,6 +33,7 @@ impl Containers {
         if let Some(image) = &image {
             merge(&mut config, &image.config.run());
         }
+        warnings.extend(validate::warnings(&config, &host_config));
         let (path, args) = command(&mut config)?;
         complete(&mut host_config)?;
         ports::expose_published(&mut config, &host_config);
@@ -152,6 +153,10 @@ fn merge(config: &mut Config, image: &RunConfig) {
     let from_image: Vec<String> = image.env.iter().filter(missing).cloned().collect();
     if !from_image.is_empty() {
         config.env.get_or_insert_default().extend(from_image);
+    }
+    if !image.volumes.is_empty() {
+        let volumes = image.volumes.keys().map(|path| (path.clone(), Empty {}));
+        config.volumes.get_or_insert_default().extend(volumes);
     }
     config.volumes = config.volumes.take().filter(|volumes| !volumes.is_empty());
     let labels = config.labels.get_or_insert_default();

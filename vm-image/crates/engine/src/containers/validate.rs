@@ -219,15 +219,33 @@ fn check_supported(config: &Config, host: &HostConfig) -> Result<(), ApiError> {
     if let Some((name, _)) = wishes.iter().find(|(_, wished)| *wished) {
         return Err(unsupported(name));
     }
-    // A policy that starts containers again is kept for its reader and refused as long as nobody acts on it.
-    match host.restart_policy.name.as_str() {
-        "" | "no" => {}
-        policy => return Err(unsupported(&format!("restart policy '{policy}'"))),
-    }
     match host.network_mode.as_str() {
         mode if mode.starts_with("container:") => Err(unsupported(&format!("network mode {mode:?}"))),
         _ => Ok(()),
     }
+}
+
+/// What is kept of a new container and not acted on by this version: its user is told so.
+pub(super) fn warnings(config: &Config, host: &HostConfig) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !matches!(host.restart_policy.name.as_str(), "" | "no") {
+        warnings.push(format!(
+            "Restart policy '{}' is kept, but this version of Caisson does not restart containers by itself",
+            host.restart_policy.name
+        ));
+    }
+    let volumes: Vec<&str> = config.volumes.iter().flatten().map(|(path, _)| path.as_str()).collect();
+    if !volumes.is_empty() {
+        warnings.push(format!(
+            "The image's volumes ({}) are kept in the container itself: this version of Caisson has no volumes",
+            volumes.join(", ")
+        ));
+    }
+    let health = config.healthcheck.as_ref().and_then(|health| health.test.as_ref()?.first());
+    if health.is_some_and(|kind| kind != "NONE") {
+        warnings.push("The image's health check is not run by this version of Caisson".into());
+    }
+    warnings
 }
 
 /// The networks of this version have no wishes to grant.
@@ -319,11 +337,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_acted_on_is_told() {
+        let told = |config: Value, host: Value| {
+            warnings(&go::decode(&config).unwrap(), &go::decode(&host).unwrap()).join("\n")
+        };
+        assert_eq!(told(json!({}), json!({"RestartPolicy": {"Name": "no"}})), "");
+        assert!(told(json!({}), json!({"RestartPolicy": {"Name": "always"}})).contains("'always'"));
+        assert!(told(json!({"Volumes": {"/data": {}}}), json!({})).contains("/data"));
+        assert!(told(json!({"Healthcheck": {"Test": ["CMD", "x"]}}), json!({})).contains("health check"));
+    }
+
+    #[test]
     fn what_cannot_be_done_yet_is_refused_by_name() {
         for (config, host, name) in [
             (json!({}), json!({"Devices": [{"PathOnHost": "/dev/fuse"}]}), "Devices"),
             (json!({}), json!({"Init": true}), "Init"),
-            (json!({}), json!({"RestartPolicy": {"Name": "always"}}), "restart policy 'always'"),
             (json!({}), json!({"NetworkMode": "container:x"}), "network mode \"container:x\""),
             (json!({"Healthcheck": {"Test": ["CMD", "x"]}}), json!({}), "Healthcheck"),
             (json!({"Volumes": {"/data": {}}}), json!({}), "volume \"/data\": volumes"),
