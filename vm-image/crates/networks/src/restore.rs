@@ -1,6 +1,8 @@
 //! Taking over the sandboxes of an engine that was killed.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
 
 use caisson_sys::netns::Netns;
 use tracing::{info, warn};
@@ -44,10 +46,14 @@ impl Networks {
     async fn is_whole(&self, record: &SandboxRecord) -> bool {
         let (shared, record) = (self.shared.clone(), record.clone());
         blocking(move || {
-            let bound = record.netns.as_ref().is_none_or(|path| Netns::open(path).is_ok());
+            let bound = record.netns.as_ref().is_none_or(|path| is_bound(path));
             let joined = record.endpoints.iter().all(|endpoint| {
                 let driver = shared.drivers.of(&shared.network_of(endpoint));
-                driver.is_joined(endpoint).unwrap_or(false)
+                // A kernel that could not be asked is no reason to take a live container's network away.
+                driver.is_joined(endpoint).unwrap_or_else(|error| {
+                    warn!(container = %record.container, %error, "could not look for a container's device");
+                    true
+                })
             });
             if !(bound && joined) {
                 warn!(container = %record.container, bound, joined, "a live container has lost its network");
@@ -87,5 +93,14 @@ impl Networks {
         if let Err(error) = recorded {
             warn!(%error, "the record of a sandbox still has its lost ports");
         }
+    }
+}
+
+/// Whether a namespace is bound there. What cannot be looked at for another reason, such as a lack of descriptors, is
+/// taken to be there.
+fn is_bound(path: &Path) -> bool {
+    match Netns::open(path) {
+        Ok(_) => true,
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput),
     }
 }
