@@ -9,7 +9,7 @@ use std::path::Path;
 /// `TCP_LISTEN` of `net/tcp_states.h`, as the tables write it.
 const LISTEN: &str = "0A";
 
-/// The process that listens where `wanted` would: `nginx, pid 123`. `None` when the system does not tell.
+/// The process that listens where `wanted` would: `nginx (pid 123)`. `None` when the system does not tell.
 ///
 /// Reads all of `/proc`: not for an async worker.
 pub(super) fn find(wanted: SocketAddr) -> Option<String> {
@@ -67,7 +67,7 @@ fn owner(proc: &Path, socket: &str) -> Option<String> {
         let has_it = |fd: fs::DirEntry| fs::read_link(fd.path()).is_ok_and(|link| link == Path::new(socket));
         fs::read_dir(entry.path().join("fd")).ok()?.flatten().any(has_it).then_some(())?;
         let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-        Some(format!("{}, pid {pid}", name.trim_end()))
+        Some(format!("{} (pid {pid})", name.trim_end()))
     })
 }
 
@@ -105,6 +105,6 @@ mod tests {
     fn a_listener_of_this_process_is_named() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let holder = find(listener.local_addr().unwrap()).unwrap();
-        assert!(holder.ends_with(&format!(", pid {}", std::process::id())), "{holder}");
+        assert!(holder.ends_with(&format!(" (pid {})", std::process::id())), "{holder}");
     }
 }

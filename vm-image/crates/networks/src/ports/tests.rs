@@ -57,7 +57,7 @@ impl Engine {
         let refused = |code| PublishRefused {
             code,
             message: "address already in use".into(),
-            holder: Some("nginx, pid 812".into()),
+            holder: Some("nginx (pid 812)".into()),
         };
         let answer = result.map(|host_port| PortsAnswer::Published { host_port }).map_err(refused);
         self.reply(request.id, answer).await;
@@ -126,7 +126,7 @@ async fn a_refusal_carries_the_hosts_reason_and_closes_what_was_open() {
     });
     assert_eq!(
         opened.unwrap_err().to_string(),
-        "failed to bind host port [::]:8080/tcp: address already in use (held by nginx, pid 812)"
+        "failed to bind host port [::]:8080/tcp: address already in use (held by nginx (pid 812))"
     );
     assert_eq!(closed, "c0ffee/0");
 }

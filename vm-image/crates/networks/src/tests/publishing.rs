@@ -73,7 +73,7 @@ fn a_port_held_by_a_process_fails_the_attach_by_name_and_undoes_everything() {
             start.ends_with("): failed to bind host port 0.0.0.0:8080/tcp: address already in use"),
             "{text}"
         );
-        assert!(end.ends_with(&format!(", pid {})", std::process::id())), "{text}");
+        assert!(end.ends_with(&format!(" (pid {}))", std::process::id())), "{text}");
         assert_eq!(error.kind(), ErrorKind::Internal);
         assert!(networks.sandbox("web").is_none());
         assert!(connect(local(8081)[0]).is_err(), "the port that could be bound is closed again");
