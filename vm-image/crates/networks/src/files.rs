@@ -16,11 +16,14 @@ pub enum StateError {
     /// It could not be written.
     #[error("could not write {}", .0.display())]
     Write(PathBuf, #[source] io::Error),
-    /// It is not what this version writes.
-    #[error("{} holds something else than networks", .0.display())]
+    /// It could not be removed.
+    #[error("could not remove {}", .0.display())]
+    Remove(PathBuf, #[source] io::Error),
+    /// It is not what any version writes.
+    #[error("{} is damaged: move it away, and it is made anew", .0.display())]
     Malformed(PathBuf, #[source] serde_json::Error),
     /// A newer version wrote it.
-    #[error("{} was written by a newer version (format {found}, this one knows {known})", .path.display())]
+    #[error("{} was written by a newer version (format {found}, this one knows {known}): use that version", .path.display())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -84,7 +87,7 @@ struct Format {
 pub(crate) fn remove(path: &Path) -> Result<(), StateError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(StateError::Write(path.to_owned(), error))
+            Err(StateError::Remove(path.to_owned(), error))
         }
         _ => Ok(()),
     }
