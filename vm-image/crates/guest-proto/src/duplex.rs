@@ -1,15 +1,16 @@
 //! A stream whose two directions end each on its own, over vsock connections where they cannot.
 //!
 //! Docker's attach, exec and build need half-close: "that was all of my input, now send me the rest of your output".
-//! vsock has it on paper (`VIRTIO_VSOCK_SHUTDOWN_F_SEND`), but what lies between the two ends loses it:
-//! `vhost-device-vsock` 0.3 turns an end of input on the host into a shutdown of both directions, after which the guest
-//! cannot answer, and does not pass on the guest's at all; hvsocket and Virtualization.framework have histories of
-//! their own. So the end of a direction is said in band, and the connection below is only ever closed as a whole.
+//! vsock has it on paper (`VIRTIO_VSOCK_SHUTDOWN_F_SEND`), but what lies between the two ends need not keep it. Our own
+//! device under QEMU does; `vhost-device-vsock` 0.3 turned an end of input on the host into a shutdown of both
+//! directions, after which the guest could not answer, and did not pass on the guest's at all; hvsocket and
+//! Virtualization.framework have histories of their own. So the end of a direction is said in band, the same on all of
+//! them, and the connection below is only ever closed as a whole.
 //!
 //! On the wire each direction is a row of chunks: a length as a little-endian `u16`, then that many bytes; a length of
 //! 0 ends the direction. A connection that closes without it was torn down, which a reader gets as an error and so can
-//! tell from an end. No chunk with its header is longer than [`MAX_CHUNK`], because the same `vhost-device-vsock` reads
-//! only one descriptor a packet and stalls on a longer one.
+//! tell from an end. No chunk with its header is longer than [`MAX_CHUNK`], because the same `vhost-device-vsock`,
+//! which was used before, read only one descriptor a packet and stalled on a longer one.
 
 use std::io;
 use std::pin::Pin;
