@@ -10,8 +10,12 @@ use serde_json::Value;
 use std::{
     marker::PhantomData,
     path::{Path, PathBuf},
+    time::Duration,
 };
-use tokio::io::BufReader;
+use tokio::{io::BufReader, time::timeout};
+
+/// How long a daemon may take to say who it is, which it does before all else.
+const HELLO_LIMIT: Duration = Duration::from_secs(10);
 
 /// Asks the host daemon. Cheap to clone; holds no connection, so that a daemon may come and go.
 ///
@@ -71,11 +75,18 @@ impl Client {
                 .with_detail(error.to_string())
         })?;
         let mut connection = BufReader::new(stream);
-        let hello: Hello = read_line(&mut connection).await?.ok_or_else(hung_up)?;
+        let hello = timeout(HELLO_LIMIT, read_line(&mut connection)).await.map_err(|_| self.stuck())?;
+        let hello: Hello = hello?.ok_or_else(hung_up)?;
         match versions {
             Versions::Same if hello.protocol != PROTOCOL => Err(other_version(&hello)),
             Versions::Same | Versions::Any => Ok(connection),
         }
+    }
+
+    fn stuck(&self) -> ApiError {
+        let (at, limit) = (self.endpoint.display(), HELLO_LIMIT.as_secs());
+        ApiError::new(ErrorCode::Internal, format!("the host daemon at {at} said nothing for {limit} s"))
+            .with_detail("it is stuck or stopped: end the process caisson-host, then try again")
     }
 }
 
