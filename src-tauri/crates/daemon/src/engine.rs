@@ -14,11 +14,15 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
-use std::error::Error;
+use std::{error::Error, time::Duration};
+use tokio::time::timeout;
 use tracing::debug;
 
 /// The longest answer that is taken: the list of many thousand containers.
 const MAX_BODY_BYTES: usize = 32 << 20;
+
+/// How long the engine may take to answer what it knows already.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Asks the engine. A connection a request: they are cheap, and none is ever stale.
 ///
@@ -57,8 +61,9 @@ impl Engine {
 
     /// Asks for JSON.
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
-        let body = self.request(Method::GET, path).await?.into_body();
-        serde_json::from_slice(&whole(body).await?).map_err(|error| {
+        let body = async { whole(self.request(Method::GET, path).await?.into_body()).await };
+        let body = timeout(ANSWER_LIMIT, body).await.unwrap_or_else(|_| Err(silent(path)))?;
+        serde_json::from_slice(&body).map_err(|error| {
             ApiError::new(
                 ErrorCode::EngineFailed,
                 format!("the engine's answer to {path} cannot be understood"),
@@ -117,6 +122,12 @@ async fn refused(status: StatusCode, body: Incoming) -> ApiError {
     };
     let said = whole(body).await.ok().and_then(|body| serde_json::from_slice::<Wire>(&body).ok());
     ApiError::new(code, said.map_or_else(|| format!("the engine answered {status}"), |said| said.message))
+}
+
+fn silent(path: &str) -> ApiError {
+    let text = format!("the engine did not answer {path} within {} s", ANSWER_LIMIT.as_secs());
+    ApiError::new(ErrorCode::EngineFailed, text)
+        .with_detail("`caisson logs` may say why; `caisson restart` helps")
 }
 
 fn broken(error: &(dyn Error + 'static)) -> ApiError {
