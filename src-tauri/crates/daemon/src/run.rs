@@ -69,6 +69,10 @@ pub(crate) async fn run(args: Args, dirs: Dirs) -> anyhow::Result<()> {
         tasks.spawn(dev.serve(host));
     }
     put_docker_context(&dirs);
+    if args.detached {
+        // Else nobody could unmount or, on Windows, remove the directory in which we happened to be started.
+        std::env::set_current_dir(&dirs.runtime).context("cannot leave the working directory")?;
+    }
     say_ready(args.detached)?;
     if args.start {
         let handle = handle.clone();

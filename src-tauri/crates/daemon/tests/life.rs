@@ -102,6 +102,15 @@ fn a_second_daemon_gives_way_and_harms_nothing() {
     assert!(home.call("version").contains(&format!(r#""pid":{}"#, first.child.id())));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_daemon_does_not_stay_in_the_directory_in_which_it_was_started() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let link = fs::read_link(format!("/proc/{}/cwd", daemon.child.id())).unwrap();
+    assert_eq!(link, home.run());
+}
+
 #[test]
 fn a_docker_client_learns_why_there_is_no_machine() {
     let home = Home::new();
