@@ -104,3 +104,14 @@ fn what_cannot_be_is_refused() {
         assert_eq!(applied(&[change]).unwrap_err(), error, "{change}");
     }
 }
+
+#[test]
+fn variables_in_variables_end_somewhere() {
+    let nested = |depth| format!("ENV A={}x{}", "${B:-".repeat(depth), "}".repeat(depth));
+    assert_eq!(applied(&[&nested(64)]).unwrap().env, strings(&["A=x"]));
+    let beside = format!("ENV A={}", "${B:-x}".repeat(100));
+    assert_eq!(applied(&[&beside]).unwrap().env, strings(&[&format!("A={}", "x".repeat(100))]));
+    for depth in [65, 50_000] {
+        assert!(applied(&[&nested(depth)]).unwrap_err().ends_with("variables are nested too deeply"));
+    }
+}

@@ -2,6 +2,9 @@
 
 use super::ChangeError;
 
+/// How many `${…}` may stand in one another. Each takes stack, and an overflow would end the engine.
+const DEPTH_MAX: u32 = 64;
+
 /// The instructions of a text: comments and empty lines left out, lines that end in a backslash joined.
 pub(super) fn lines(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
@@ -83,7 +86,7 @@ pub(super) struct Environment<'a>(pub(super) &'a [String]);
 impl Environment<'_> {
     /// Takes the quotes from a word, and puts values in the place of variables.
     pub(super) fn expand(&self, word: &str) -> Result<String, ChangeError> {
-        let mut expansion = Expansion { environment: self, word, rest: word.chars().peekable() };
+        let mut expansion = Expansion { environment: self, word, rest: word.chars().peekable(), depth: 0 };
         expansion.until(None)
     }
 
@@ -99,6 +102,8 @@ struct Expansion<'a> {
     environment: &'a Environment<'a>,
     word: &'a str,
     rest: std::iter::Peekable<std::str::Chars<'a>>,
+    /// How many `${` are open.
+    depth: u32,
 }
 
 impl Expansion<'_> {
@@ -161,7 +166,13 @@ impl Expansion<'_> {
     /// What stands after a dollar sign.
     fn variable(&mut self) -> Result<String, ChangeError> {
         if self.rest.next_if_eq(&'{').is_some() {
-            return self.braced();
+            self.depth += 1;
+            if self.depth > DEPTH_MAX {
+                return Err(self.error("variables are nested too deeply"));
+            }
+            let value = self.braced()?;
+            self.depth -= 1;
+            return Ok(value);
         }
         let name = self.name();
         if name.is_empty() {
