@@ -96,17 +96,21 @@ impl External {
         }
     }
 
-    /// Asks the host to close a port and waits until it is free. A host that is away will close it when it is back:
-    /// nobody waits for that.
-    pub(super) async fn close(&self, key: &str) {
-        lock(&self.wanted).remove(key);
-        if !*self.within_reach.borrow() {
-            return;
-        }
-        match self.ask(PortsCall::Unpublish { key: key.to_owned() }).await {
-            Some(Ok(_)) => {}
-            Some(Err(refused)) => warn!(key, %refused, "the host did not close a port"),
-            None => debug!(key, "the host is away; it will close this port when it is back"),
+    /// Asks the host to close ports and waits until they are free, for [`PATIENCE`] at most. A host that is away or
+    /// does not answer will close them when it does: nobody waits for that.
+    pub(super) async fn close(&self, keys: impl Iterator<Item = &str>) {
+        let give_up_at = Instant::now() + PATIENCE;
+        for key in keys {
+            lock(&self.wanted).remove(key);
+            if !*self.within_reach.borrow() {
+                continue;
+            }
+            let asked = self.ask(PortsCall::Unpublish { key: key.to_owned() });
+            match timeout_at(give_up_at, asked).await.ok().flatten() {
+                Some(Ok(_)) => {}
+                Some(Err(refused)) => warn!(key, %refused, "the host did not close a port"),
+                None => debug!(key, "the host does not answer; it will close this port when it does"),
+            }
         }
     }
 
@@ -199,8 +203,9 @@ impl Link {
 
 impl Stream {
     async fn ask(&mut self, question: Question) -> Result<(), FrameError> {
-        if question.answer.is_closed() {
-            // Whoever asked has run out of patience, and must not get what they were told they do not have.
+        if question.answer.is_closed() && matches!(question.call, PortsCall::Publish { .. }) {
+            // Whoever asked has run out of patience, and must not get what they were told they do not have. What
+            // they want closed is closed all the same.
             return Ok(());
         }
         self.last_id += 1;

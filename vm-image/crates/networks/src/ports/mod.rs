@@ -72,10 +72,10 @@ impl Opener {
         }
     }
 
-    async fn close(&self, key: &str) {
+    async fn close(&self, keys: impl Iterator<Item = &str>) {
         match self {
-            Self::Native(native) => native.close(key).await,
-            Self::External(external) => external.close(key).await,
+            Self::Native(native) => native.close(keys).await,
+            Self::External(external) => external.close(keys).await,
         }
     }
 }
@@ -124,8 +124,8 @@ impl Ports {
 
     /// Closes these and drops their connections; what is closed stays closed.
     pub(crate) async fn close(&self, ports: &[PortRecord]) {
-        for port in ports.iter().rev() {
-            self.opener.close(&port.key).await;
+        self.opener.close(ports.iter().rev().map(|port| port.key.as_str())).await;
+        for port in ports {
             self.table().release(&port.key);
         }
     }

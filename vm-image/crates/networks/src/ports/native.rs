@@ -39,13 +39,15 @@ impl Native {
         }
     }
 
-    /// Closes a port and drops its connections; it is free when this returns.
-    pub(super) async fn close(&self, key: &str) {
-        let task = self.listeners().remove(key);
-        if let Some(task) = task {
-            task.abort();
-            // Cancelled is what it is to be; a panic was reported where it happened.
-            let _ = task.await;
+    /// Closes ports and drops their connections; they are free when this returns.
+    pub(super) async fn close(&self, keys: impl Iterator<Item = &str>) {
+        for key in keys {
+            let task = self.listeners().remove(key);
+            if let Some(task) = task {
+                task.abort();
+                // Cancelled is what it is to be; a panic was reported where it happened.
+                let _ = task.await;
+            }
         }
     }
 

@@ -169,6 +169,26 @@ async fn an_answer_that_never_comes_is_no_port_now_or_later() {
     opened.unwrap();
 }
 
+#[tokio::test]
+async fn a_host_that_does_not_answer_holds_up_a_stop_once_and_closes_all() {
+    let host = FakeHost::new();
+    let ports = Ports::start(host.publisher(), std::iter::empty());
+    let (mut engine, _) = host.welcome().await;
+    let wishes: Vec<_> = (8080..8085).map(|port| wish(Some("127.0.0.1"), HostPorts::exactly(port))).collect();
+    let (opened, ()) = tokio::join!(ports.open(owner(), &wishes), async {
+        for port in 8080..8085 {
+            engine.publish(Ok(port)).await;
+        }
+    });
+    tokio::time::pause();
+    let before = tokio::time::Instant::now();
+    ports.close(&opened.unwrap()).await;
+    assert!(before.elapsed().as_secs() < 15, "{:?}", before.elapsed());
+    for n in (0..5).rev() {
+        assert_eq!(engine.unpublish().await, format!("c0ffee/{n}"));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_host_that_is_away_is_waited_for_but_not_for_ever() {
     let dir = tempfile::tempdir().unwrap();
