@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use crate::digest::{DiffId, Digest};
 use crate::durable::{self, At, StateError};
 use crate::error::{Classified, ErrorKind};
-use crate::store::Limits;
+use crate::store::{Limits, OpenError};
 use crate::tar::TarError;
 pub(crate) use compression::decompressed;
 pub(crate) use path::LayerPath;
@@ -184,8 +184,14 @@ impl Layers {
     }
 
     /// The size of a layer, if it is there and whole.
-    pub(crate) fn size(&self, layer: &DiffId) -> Result<Option<u64>, StateError> {
-        let record: Option<Record> = durable::read_json(&self.home(layer).join("layer.json"))?;
+    pub(crate) fn size(&self, layer: &DiffId) -> Result<Option<u64>, OpenError> {
+        let path = self.home(layer).join("layer.json");
+        let record: Option<Record> = durable::read_json(&path)?;
+        if let Some(Record { version: found, .. }) = record
+            && found > FORMAT
+        {
+            return Err(OpenError::Newer { path, found, known: FORMAT });
+        }
         Ok(record.filter(|_| self.path(layer).is_dir()).map(|record| record.size))
     }
 

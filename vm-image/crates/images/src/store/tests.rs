@@ -377,10 +377,23 @@ fn what_a_crash_left_is_removed() {
 
 #[test]
 fn a_newer_store_is_left_alone() {
-    let (dir, store) = store();
-    drop(store);
-    fs::write(dir.path().join("repositories.json"), r#"{"version":2,"references":{}}"#).unwrap();
-    assert!(matches!(Store::open(dir.path()), Err(OpenError::Newer { found: 2, .. })));
+    let newer = [
+        (PathBuf::from("repositories.json"), r#"{"version":2,"references":{}}"#),
+        (PathBuf::from("images").join(image("one", &["a"], &[]).id().hex() + ".json"), r#"{"version":2}"#),
+        (
+            PathBuf::from("layers").join(Digest::of(&small_layer("a")).hex()).join("layer.json"),
+            r#"{"version":2,"size":1}"#,
+        ),
+    ];
+    for (path, text) in newer {
+        let (dir, store) = store();
+        add(&store, &[image("one", &["a"], &["x:1"])]);
+        drop(store);
+        assert!(dir.path().join(&path).exists());
+        fs::write(dir.path().join(&path), text).unwrap();
+        assert!(matches!(Store::open(dir.path()), Err(OpenError::Newer { found: 2, .. })), "{path:?}");
+        assert!(dir.path().join(&path).exists());
+    }
 }
 
 /// Reads an archive until it is told to go on; meanwhile others use the store.
