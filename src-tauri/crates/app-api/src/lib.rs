@@ -13,7 +13,8 @@
 //!
 //! ## What is deliberately not here
 //! The types are the wire's own, not the machine's or the engine's: those may change without the window noticing.
-//! Nobody is authenticated here: the socket's directory (0700) and the socket itself (0600) do that.
+//! Nobody is authenticated here: the socket's directory (0700) and the socket itself (0600) do that, and on
+//! Windows the pipe's rights.
 
 mod calls;
 mod client;

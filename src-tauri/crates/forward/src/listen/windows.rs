@@ -4,6 +4,9 @@
 //! pipe is of type message, and a message without any bytes says that no more will follow in that direction. Reading it
 //! looks like the end of the stream, which is what it means; writing it is [`Connection`]'s `shutdown()`.
 
+#[path = "windows/rights.rs"]
+mod rights;
+
 use super::BindError;
 use std::{
     io,
@@ -46,9 +49,9 @@ impl Listener {
     }
 }
 
-/// Remote clients are rejected and, by the pipe's default rights, so are this computer's other users.
+/// Remote clients are rejected, and so are this computer's other users.
 fn instance(name: &Path, first: bool) -> io::Result<NamedPipeServer> {
-    ServerOptions::new().pipe_mode(PipeMode::Message).first_pipe_instance(first).create(name)
+    rights::create(ServerOptions::new().pipe_mode(PipeMode::Message).first_pipe_instance(first), name)
 }
 
 /// A client. `shutdown()` is a half-close.
