@@ -60,7 +60,7 @@ scenario('the docker command is copied', ['running', '#/home'], async (screen, p
 
 scenario('from a running container on Home to its details', ['running', '#/home'], async (screen, page) => {
   await page.getByRole('link', { name: 'web', exact: true }).click()
-  await page.getByRole('heading', { name: 'web' }).waitFor()
+  await page.getByRole('region', { name: 'web' }).waitFor()
   assert.equal(await screen.row('web').getAttribute('aria-selected'), 'true')
 })
 
@@ -96,9 +96,9 @@ scenario(
     await screen.row('web').focus()
     await page.keyboard.press('ArrowDown')
     await page.keyboard.press('ArrowDown')
-    await page.getByRole('heading', { name: 'worker' }).waitFor()
+    await page.getByRole('region', { name: 'worker' }).waitFor()
     await page.keyboard.press('Home')
-    await page.getByRole('heading', { name: 'web' }).waitFor()
+    await page.getByRole('region', { name: 'web' }).waitFor()
     // Into the row's ports and buttons, then into the details.
     await page.keyboard.press('Tab')
     assert.equal(await page.evaluate(() => document.activeElement.textContent), '8080 → 80')
@@ -106,7 +106,7 @@ scenario(
     await page.keyboard.press('ArrowRight')
     await screen.text('ID').waitFor()
     await page.keyboard.press('Escape')
-    await page.getByRole('heading', { name: 'web' }).waitFor({ state: 'detached' })
+    await page.getByRole('region', { name: 'web' }).waitFor({ state: 'detached' })
     assert.equal(await screen.row('web').evaluate((row) => row === document.activeElement), true)
   },
 )
