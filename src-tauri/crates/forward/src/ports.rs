@@ -111,9 +111,11 @@ impl<G: Guest> Owner<G> {
                 }
                 Some(_) = sessions.join_next() => {}
                 Some(Asked { call, answer }) = asked.recv() => {
-                    // A session that is gone no longer wants its answer; the next one reconciles.
-                    let _ = answer.send(self.answer(call).await);
-                    self.show();
+                    // A session that is gone wants nothing more; the next one reconciles.
+                    if !answer.is_closed() {
+                        let _ = answer.send(self.answer(call).await);
+                        self.show();
+                    }
                 }
                 Some(()) = self.changed.1.recv() => self.show(),
                 status = machine.changed() => {
@@ -122,6 +124,8 @@ impl<G: Guest> Owner<G> {
                     }
                     let state = machine.borrow_and_update().state;
                     if is_off(state) {
+                        // What its engine had still to ask would open ports for nobody.
+                        sessions.shutdown().await;
                         self.close_all().await;
                     }
                 }

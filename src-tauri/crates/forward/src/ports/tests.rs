@@ -164,6 +164,20 @@ async fn everything_closes_when_the_machine_stops_and_nothing_while_it_boots() {
 }
 
 #[tokio::test]
+async fn what_an_engine_asked_before_its_machine_went_off_opens_nothing() {
+    let world = world();
+    let mut engine = world.engine().await;
+    engine.publish(forward("web/0", 0)).await.unwrap();
+    world.machine.send_replace(status(MachineState::Stopped));
+    world.wait_for(Vec::is_empty).await;
+    let call = PortsCall::Publish { forward: forward("web/1", 0) };
+    // The host may have hung up already.
+    let _ = write_frame(&mut engine.stream, &PortsRequest { id: 2, call }).await;
+    assert!(matches!(read_frame::<PortsReply>(&mut engine.stream).await, Ok(None) | Err(_)));
+    assert!(world.ports.table().borrow().is_empty());
+}
+
+#[tokio::test]
 async fn a_container_that_refuses_closes_the_connection() {
     let world = world();
     let refusing = PortForward { target: "172.17.0.2:9".parse().unwrap(), ..forward("web/0", 0) };
