@@ -44,6 +44,7 @@ impl Follow {
         file.seek(SeekFrom::Start(self.position))?;
         let mut bytes = Vec::new();
         file.take(LOOK_BACK_BYTES).read_to_end(&mut bytes)?;
+        bytes.truncate(bytes.len() - begun_character(&bytes));
         self.position += bytes.len() as u64;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
@@ -54,6 +55,15 @@ impl Follow {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// How many bytes at the end are the beginning of a character whose rest is still to be written or read.
+fn begun_character(bytes: &[u8]) -> usize {
+    let end = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    match std::str::from_utf8(end) {
+        Err(error) if error.error_len().is_none() => end.len(),
+        Ok(_) | Err(_) => 0,
     }
 }
 
@@ -93,6 +103,10 @@ mod tests {
         file.write_all(b"one\ntwo\n").unwrap();
         assert_eq!(follow.more().unwrap(), "one\ntwo\n");
         assert_eq!(follow.more().unwrap(), "");
+        file.write_all(&"글".as_bytes()[..2]).unwrap();
+        assert_eq!(follow.more().unwrap(), "", "half a character waits for the rest");
+        file.write_all(&"글".as_bytes()[2..]).unwrap();
+        assert_eq!(follow.more().unwrap(), "글");
         std::fs::write(&path, "new\n").unwrap();
         assert_eq!(follow.more().unwrap(), "new\n");
     }
