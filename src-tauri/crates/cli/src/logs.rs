@@ -1,9 +1,10 @@
 //! `caisson logs`: read from the files themselves, for logs matter most when no daemon is left to ask.
 
+use crate::report::plain;
 use caisson_app_api::{ApiError, ErrorCode};
 use caisson_os::Follow;
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::Path,
     time::Duration,
 };
@@ -31,13 +32,18 @@ pub(crate) async fn print(path: &Path, tail: usize, follow: bool, json: bool) ->
 async fn copy(path: &Path, tail: usize, follow: bool) -> io::Result<()> {
     let (text, mut rest) = Follow::from_tail(path, tail)?;
     let mut output = io::stdout();
-    output.write_all(text.as_bytes())?;
+    // The machine's console may say anything. A file gets it as it is, a terminal without what it would obey.
+    let shown = |text: String| match io::stdout().is_terminal() {
+        true => plain(&text.replace('\r', "")),
+        false => text,
+    };
+    output.write_all(shown(text).as_bytes())?;
     if !follow {
         return Ok(());
     }
     loop {
         output.flush()?;
         sleep(LOOK_EVERY).await;
-        output.write_all(rest.more()?.as_bytes())?;
+        output.write_all(shown(rest.more()?).as_bytes())?;
     }
 }

@@ -1,6 +1,6 @@
 //! How a boot goes, while it goes: a line a stage. On a terminal the line of the stage at hand is kept up to date.
 
-use crate::report::{say, seconds};
+use crate::report::{plain, say, seconds};
 use caisson_app_api::{
     ApiError, Client, Event, MachineState, MachineStatus, StageProgress, StageStatus, Subscription,
 };
@@ -95,7 +95,7 @@ impl Lines {
 
     fn tick(&self) {
         if let (true, Some((stage, since))) = (self.terminal, &self.active) {
-            draw(&format!("{CLEAR_LINE}  …  {}  {}", stage.text, seconds(since.elapsed())));
+            draw(&format!("{CLEAR_LINE}  …  {}  {}", plain(&stage.text), seconds(since.elapsed())));
         }
     }
 

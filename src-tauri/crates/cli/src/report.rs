@@ -20,7 +20,13 @@ pub(crate) fn print(json: bool, value: &impl Serialize, lines: impl FnOnce() -> 
 
 /// Prints a line. Whoever read our output may have seen enough (`caisson status | head -1`), which is no failure.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stdout(), "{line}");
+    let _ = writeln!(io::stdout(), "{}", plain(line));
+}
+
+/// The text without what a terminal obeys: the machine and its containers have their say in what is printed here.
+pub(crate) fn plain(text: &str) -> String {
+    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.chars().map(|c| if obeyed(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 fn json_text(value: &impl Serialize) -> String {
@@ -32,9 +38,9 @@ pub(crate) fn error(error: &ApiError, json: bool) {
     if json {
         return say(&json_text(&serde_json::json!({ "error": error })));
     }
-    eprintln!("error: {}", error.message);
+    eprintln!("error: {}", plain(&error.message));
     for line in error.detail.iter().flat_map(|detail| detail.lines()) {
-        eprintln!("  {line}");
+        eprintln!("  {}", plain(line));
     }
 }
 
@@ -214,6 +220,11 @@ mod tests {
             "  console: two",
         ];
         assert_eq!(lines[..4], expected);
+    }
+
+    #[test]
+    fn a_guest_does_not_command_the_terminal() {
+        assert_eq!(plain("a\tb\x1b]0;gone\x07\u{9b}2J 글"), "a\tb\u{fffd}]0;gone\u{fffd}\u{fffd}2J 글");
     }
 
     #[test]
