@@ -1,11 +1,13 @@
 //! Copying a connection, both ways at once.
 //!
 //! The bytes go through a pipe by splice(2), not through this process's memory. An end of stream is passed on as a
-//! half-close, a failure as a reset. A slow reader slows down its writer: nothing more is read before what was read is
+//! half-close, a failure as a reset. What a side said before it failed still arrives: a server that refuses a request in
+//! the middle of its body has closed its ear, and its answer is to be carried. A slow reader slows down its writer: nothing more is read before what was read is
 //! written. A pipe is held only while bytes are in it, so an idle connection costs its two sockets.
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,12 +24,13 @@ const SPARE_PIPES: usize = 16;
 
 static SPARE: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
 
-/// Copies until both directions have ended.
+/// Copies until both directions have ended, or one has failed.
 pub(super) async fn run(a: &TcpStream, b: &TcpStream) -> io::Result<()> {
+    let cut = AtomicBool::new(false);
     for stream in [a, b] {
         stream.set_nodelay(true)?;
     }
-    let copied = tokio::try_join!(copy(a, b), copy(b, a));
+    let copied = tokio::try_join!(copy(a, b, &cut), copy(b, a, &cut));
     if copied.is_err() {
         reset(a);
         reset(b);
@@ -41,7 +44,9 @@ pub(super) fn reset(stream: &TcpStream) {
     let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
 }
 
-async fn copy(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+/// Copies one direction to its end. A side that takes no more is gone; `cut` says so to the other direction, which brings
+/// what that side has said, and then fails.
+async fn copy(from: &TcpStream, to: &TcpStream, cut: &AtomicBool) -> io::Result<()> {
     loop {
         from.readable().await?;
         let pipe = Pipe::take()?;
@@ -50,17 +55,31 @@ async fn copy(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
                 pipe.put_back();
                 break;
             }
-            Ok(filled) => pipe.drain(to, filled).await?,
+            Ok(filled) => match pipe.drain(to, filled).await {
+                Err(error) if is_gone(&error) => {
+                    cut.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+                drained => drained?,
+            },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
         pipe.put_back();
+    }
+    if cut.load(Ordering::Relaxed) {
+        return Err(io::ErrorKind::ConnectionReset.into());
     }
     match shutdown(to, Shutdown::Write) {
         // The peer has closed already.
         Err(rustix::io::Errno::NOTCONN) => Ok(()),
         other => Ok(other?),
     }
+}
+
+/// Whether the other side has closed or reset the connection, so that reading from it ends, too.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// An empty pipe whenever nobody uses it.

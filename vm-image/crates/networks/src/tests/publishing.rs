@@ -191,3 +191,30 @@ fn a_reader_that_rests_holds_up_its_writer_and_nobody_else() {
         converse(connect(local(8080)[1]).unwrap(), &server);
     });
 }
+
+#[test]
+fn the_answer_of_a_server_that_takes_no_more_arrives() {
+    const ANSWER: usize = 4 << 10;
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        let sandbox =
+            networks.attach(request("web", vec![publish(None, HostPorts::exactly(8080))])).await.unwrap();
+        let server = listen_in(&sandbox);
+        for turn in 0..20 {
+            let client = connect(local(8080)[0]).unwrap();
+            let (mut served, _) = server.accept().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| while (&client).write_all(&[0; 64 << 10]).is_ok() {});
+                served.read_exact(&mut [0; 1]).unwrap();
+                served.write_all(&[7; ANSWER]).unwrap();
+                // With the rest of the question unread, so the connection is reset behind the answer.
+                drop(served);
+                let mut heard = vec![0; ANSWER];
+                (&client).read_exact(&mut heard).unwrap_or_else(|error| panic!("turn {turn}: {error}"));
+                assert!(heard.iter().all(|byte| *byte == 7));
+                // The reset is told to whoever asks first, which may be the thread that writes.
+                assert_eq!((&client).read(&mut heard).unwrap_or(0), 0);
+            });
+        }
+    });
+}
