@@ -7,7 +7,7 @@ use crate::{
 use caisson_app_api::{
     ApiError, Client, ErrorCode, MachineState, MachineStatus, PortForwardStatus, Version, connect_or_start,
 };
-use caisson_os::{Dirs, DockerContexts, ProcessLock};
+use caisson_os::{Dirs, DockerContexts, LockError, ProcessLock};
 use serde::Serialize;
 use std::{future::Future, process::ExitCode, time::Duration};
 use tokio::time::{sleep, timeout};
@@ -88,6 +88,10 @@ async fn stop(dirs: &Dirs, machine_only: bool, json: bool) -> Result<ExitCode, A
             "The machine is off and the host daemon has ended."
         }
         Err(error) if error.code == ErrorCode::DaemonNotRunning => {
+            // One that hung up is ending, maybe because somebody else asked first.
+            if !machine_only {
+                wait_until_gone(dirs).await?;
+            }
             "Nothing to stop: the host daemon is not running."
         }
         Err(error) => return Err(error),
@@ -103,7 +107,7 @@ async fn stop(dirs: &Dirs, machine_only: bool, json: bool) -> Result<ExitCode, A
 /// A daemon holds its lock to its last breath.
 async fn wait_until_gone(dirs: &Dirs) -> Result<(), ApiError> {
     let gone = async {
-        while ProcessLock::acquire(&dirs.daemon_lock()).is_err() {
+        while let Err(LockError::Held { .. }) = ProcessLock::acquire(&dirs.daemon_lock()) {
             sleep(PAUSE).await;
         }
     };
