@@ -153,14 +153,17 @@ impl MachineHandle {
         &self.console_log
     }
 
-    /// Opens a stream to a port that a running guest listens on, so a refusal means that it is behind.
+    /// Opens a stream to a port that a running guest listens on, so a refusal means that it is behind. A machine that
+    /// dies just then is one that is off: the next round boots it again.
     async fn open(&self, port: GuestVsockPort) -> Result<Duplex<VsockStream>, Unavailable> {
         let (mut until, mut pause) = (None, FIRST_PAUSE);
         loop {
             let vm = self.ask(Request::Need).await?;
             let until = *until.get_or_insert_with(|| Instant::now() + CROWD_LIMIT);
             match vm.connect(port).await {
-                Err(ConnectError::Refused(_)) if Instant::now() < until => sleep(pause).await,
+                Err(ConnectError::Refused(_) | ConnectError::Ended(_)) if Instant::now() < until => {
+                    sleep(pause).await;
+                }
                 Err(error) => return Err(error.into()),
                 Ok(stream) => return Ok(Duplex::new(stream)),
             }

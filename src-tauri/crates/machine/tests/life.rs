@@ -244,6 +244,16 @@ async fn a_killed_machine_is_seen_at_once_and_the_next_client_boots_it_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_comes_as_the_machine_dies_is_served_by_the_next_boot() {
+    let bench = good();
+    bench.handle().start().await.unwrap();
+    bench.fake.kill_machine();
+    let stream = bench.handle().api().await.unwrap();
+    assert_eq!(echoed(stream, "served\r\n\r\n").await, "served\r\n\r\n");
+    assert_eq!(bench.fake.launches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_ends_a_boot_and_who_waits_for_it_is_told() {
     let bench = bad(Misbehaviour::HangsInKernel);
     let handle = bench.handle();
