@@ -22,11 +22,17 @@ const TYPES = {
 }
 const read = promisify(readFile)
 
-function policy() {
+/** The shipped window's policy, but for what pages in a plain browser may connect to. */
+function policy(connect) {
+  const shipped = shippedPolicy()
+  return connect ? shipped.replace(/connect-src [^;]*/, `connect-src ${connect}`) : shipped
+}
+
+function shippedPolicy() {
   return JSON.parse(readFileSync(join(ROOT, 'src-tauri/tauri.conf.json'), 'utf8')).app.security.csp
 }
 
-async function serve() {
+async function serve(connect) {
   const server = createServer(async (request, response) => {
     const path = normalize(new URL(request.url, 'http://localhost').pathname)
     const file = path === '/' ? '/index.html' : path
@@ -35,7 +41,7 @@ async function serve() {
       const type = TYPES[extname(file)] ?? 'application/octet-stream'
       response.writeHead(200, {
         'content-type': type,
-        'content-security-policy': policy(),
+        'content-security-policy': policy(connect),
       })
       response.end(body)
     } catch {
@@ -61,15 +67,15 @@ function findChromium() {
   throw new Error(`no browser: install chromium, or set CHROMIUM (looked for ${names.join(', ')})`)
 }
 
-/** A browser and the pages; `close` ends both. */
-export async function openPages() {
-  const server = await serve()
+/** A browser and the pages, which may connect to `connect`; `close` ends both. */
+export async function openPages({ connect } = {}) {
+  const server = await serve(connect)
   const browser = await chromium.launch({
     executablePath: findChromium(),
     args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--font-render-hinting=none'],
   })
   return {
-    /** Opens `address` (such as `#/containers`) in a fresh profile. */
+    /** Opens `address` (such as `#/containers`) in a fresh profile; without a scenario it names the host itself. */
     async open(
       scenario,
       address = '#/home',
@@ -86,7 +92,9 @@ export async function openPages() {
       const faults = []
       page.on('pageerror', (error) => faults.push(String(error)))
       page.on('console', (message) => message.type() === 'error' && faults.push(message.text()))
-      await page.goto(`http://127.0.0.1:${server.address().port}/?fake=${scenario}${address}`)
+      await page.goto(
+        `http://127.0.0.1:${server.address().port}/${scenario ? `?fake=${scenario}` : ''}${address}`,
+      )
       await page.locator('aside').waitFor()
       return new Screen(page, faults)
     },
