@@ -21,12 +21,30 @@ pub trait Subject: Send + Sync {
     /// A command that runs where the engine's published ports are.
     fn on_host(&self, program: &str) -> Command;
 
-    /// What a web server answers to a user on the host; an error if there is none.
+    /// What a web server answers to a user on the host. One that is still starting is asked again for some time.
     fn fetch(&self, url: &str) -> Result<String> {
-        let output =
-            self.on_host("curl").args(["--silent", "--show-error", "--max-time", "30", url]).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = self
+            .on_host("curl")
+            .args([
+                "--silent",
+                "--show-error",
+                "--max-time",
+                "30",
+                "--retry",
+                "20",
+                "--retry-all-errors",
+                url,
+            ])
+            .output()?;
+        ensure!(output.status.success(), "{url}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Whether nothing listens at a URL's port on the host.
+    fn is_closed(&self, url: &str) -> Result<bool> {
+        const COULD_NOT_CONNECT: i32 = 7;
+        let output = self.on_host("curl").args(["--silent", "--max-time", "30", url]).output()?;
+        Ok(output.status.code() == Some(COULD_NOT_CONNECT))
     }
 }
 

@@ -32,11 +32,11 @@ fn a_port_closes_with_its_container_and_comes_back(on: &dyn Subject) -> Result<(
     docker.ok(["run", "-d", "--name", "web-again", "-p", "127.0.0.1:28081:80", "web"])?;
     on.fetch("http://127.0.0.1:28081/")?;
     docker.ok(["stop", "-t", "0", "web-again"])?;
-    ensure!(on.fetch("http://127.0.0.1:28081/").is_err(), "a stopped container's port still answers");
+    ensure!(on.is_closed("http://127.0.0.1:28081/")?, "a stopped container's port still answers");
     docker.ok(["start", "web-again"])?;
     on.fetch("http://127.0.0.1:28081/")?;
     docker.ok(["rm", "-f", "web-again"])?;
-    ensure!(on.fetch("http://127.0.0.1:28081/").is_err(), "a removed container's port still answers");
+    ensure!(on.is_closed("http://127.0.0.1:28081/")?, "a removed container's port still answers");
     Ok(())
 }
 

@@ -144,7 +144,7 @@ fn containers_survive_a_restart_of_the_machine(machine: &Machine) -> Result<()> 
     ])?;
     machine.fetch("http://127.0.0.1:28099/")?;
     machine.ok(&["restart"])?;
-    ensure!(machine.fetch("http://127.0.0.1:28099/").is_err(), "a port outlived its machine");
+    ensure!(machine.is_closed("http://127.0.0.1:28099/")?, "a port outlived its machine");
     let status = docker.ok(["inspect", "-f", "{{.State.Status}}", "kept"])?;
     ensure!(status == "exited", "{status}");
     docker.ok(["start", "kept"])?;
