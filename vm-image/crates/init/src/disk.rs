@@ -256,6 +256,8 @@ pub(crate) async fn watch_space(outbox: Arc<Outbox>) {
             if full && !was_full {
                 tracing::warn!("the data disk is full: {free} of {total} bytes are free");
                 outbox.send(FromGuest::DiskFull { free, total });
+            } else if !full {
+                outbox.disk_has_room();
             }
         }
         tokio::time::sleep(EVERY).await;

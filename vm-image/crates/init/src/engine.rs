@@ -13,9 +13,8 @@ use std::time::Duration;
 
 use caisson_guest_proto::{FromGuest, GUEST_ENGINE_SOCKET, GUEST_PORTS_SOCKET};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -34,6 +33,9 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the output of an engine that has ended is read on: a shim may hold its pipe open for ever.
 const LAST_OUTPUT: Duration = Duration::from_millis(100);
+
+/// The most that is taken for one line of output, in bytes; what follows counts as the next.
+const LINE_LIMIT: u64 = 16 * 1024;
 
 /// The engine and whoever waits for it.
 pub(crate) struct Engine {
@@ -148,14 +150,22 @@ async fn ping() -> io::Result<bool> {
 }
 
 /// Logs a process's output and keeps the end of it.
-async fn keep_tail(output: pipe::Receiver, tail: Rc<RefCell<Tail>>) {
-    let mut lines = BufReader::new(output).split(b'\n');
-    while let Ok(Some(line)) = lines.next_segment().await {
-        let line = String::from_utf8_lossy(&line);
-        let line = line.trim_end();
-        tracing::info!("engine: {line}");
-        tail.borrow_mut().push(line);
+async fn keep_tail(output: impl AsyncRead + Unpin, tail: Rc<RefCell<Tail>>) {
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    while let Ok(true) = next_line(&mut output, &mut line).await {
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        tracing::info!("engine: {text}");
+        tail.borrow_mut().push(text);
     }
+}
+
+/// Reads a line, or as much of it as is taken for one: a process that never ends its line must not fill the memory, nor
+/// a message to the host. False at the end.
+async fn next_line(output: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> io::Result<bool> {
+    line.clear();
+    Ok(output.take(LINE_LIMIT).read_until(b'\n', line).await? > 0)
 }
 
 /// The last lines of an output.
@@ -197,6 +207,17 @@ mod tests {
         assert!(text.len() <= Tail::LIMIT + 16, "{}", text.len());
         assert_eq!(text.lines().count(), 16);
         assert!(text.ends_with("99"));
+    }
+
+    #[tokio::test]
+    async fn an_output_without_line_ends_comes_in_lines_of_a_bounded_length() {
+        let limit = LINE_LIMIT as usize;
+        let output = [vec![b'x'; 2 * limit + 1], b"\nnext\n".to_vec()].concat();
+        let (mut output, mut line, mut lengths) = (output.as_slice(), Vec::new(), Vec::new());
+        while next_line(&mut output, &mut line).await.unwrap() {
+            lengths.push(line.len());
+        }
+        assert_eq!(lengths, [limit, limit, 2, 5]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::backoff::Backoff;
 use crate::vsock::VsockStream;
 
-/// How many messages are kept while there is no host; then the oldest goes.
+/// How many messages are kept while there is no host; then the oldest log line goes.
 const KEPT: usize = 512;
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
@@ -33,29 +33,43 @@ pub(crate) struct Outbox {
 #[derive(Default)]
 struct Queue {
     messages: VecDeque<FromGuest>,
+    /// How far the machine has got.
     standing: Option<FromGuest>,
+    /// That the disk has no room left, told apart from how far the machine has got: both hold at once.
+    disk_full: Option<FromGuest>,
 }
 
 impl Queue {
     fn push(&mut self, message: FromGuest) {
-        if let FromGuest::Stage { .. }
-        | FromGuest::EngineUp
-        | FromGuest::EngineDown { .. }
-        | FromGuest::Failed { .. } = message
-        {
-            self.standing = Some(message.clone());
+        match message {
+            FromGuest::Stage { .. }
+            | FromGuest::EngineUp
+            | FromGuest::EngineDown { .. }
+            | FromGuest::Failed { .. } => self.standing = Some(message.clone()),
+            FromGuest::DiskFull { .. } => self.disk_full = Some(message.clone()),
+            FromGuest::Hello { .. }
+            | FromGuest::Log { .. }
+            | FromGuest::PoweringOff
+            | FromGuest::Pong { .. } => {}
         }
-        if self.messages.len() == KEPT {
-            self.messages.pop_front();
+        if self.messages.len() >= KEPT {
+            self.drop_one();
         }
         self.messages.push_back(message);
     }
 
-    /// Puts first what holds now, for a host that has heard nothing yet. What is still to be told ends with it anyway.
+    /// Makes room: the console has the log lines, too, and the rest is said nowhere else.
+    fn drop_one(&mut self) {
+        let log = self.messages.iter().position(|message| matches!(message, FromGuest::Log { .. }));
+        self.messages.remove(log.unwrap_or(0));
+    }
+
+    /// Adds what holds now, for a host that has heard nothing yet, unless that is still to be told anyway.
     fn repeat_standing(&mut self) {
-        let told_anyway = self.standing.as_ref().is_none_or(|standing| self.messages.contains(standing));
-        if !told_anyway {
-            self.messages.extend(self.standing.clone());
+        for holds in [&self.standing, &self.disk_full].into_iter().flatten() {
+            if !self.messages.contains(holds) {
+                self.messages.push_back(holds.clone());
+            }
         }
     }
 }
@@ -69,6 +83,11 @@ impl Outbox {
     pub(crate) fn send(&self, message: FromGuest) {
         self.queue().push(message);
         self.filled.notify_one();
+    }
+
+    /// The disk has room again: no host need be told any more that it had none.
+    pub(crate) fn disk_has_room(&self) {
+        self.queue().disk_full = None;
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -209,6 +228,36 @@ mod tests {
         assert_eq!(outbox.next().await, log("2"));
         assert_eq!(outbox.next().await, log("3"));
         assert!(!outbox.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_log_lines_drops_nothing_but_log_lines() {
+        let outbox = Outbox::new();
+        outbox.send(FromGuest::EngineUp);
+        outbox.send(FromGuest::PoweringOff);
+        for n in 0..2 * KEPT {
+            outbox.send(log(&n.to_string()));
+        }
+        assert_eq!(outbox.queue().messages.len(), KEPT);
+        assert_eq!(outbox.next().await, FromGuest::EngineUp);
+        assert_eq!(outbox.next().await, FromGuest::PoweringOff);
+        assert_eq!(outbox.next().await, log(&(KEPT + 2).to_string()));
+    }
+
+    #[tokio::test]
+    async fn a_new_host_is_told_that_the_disk_is_full_beside_how_far_the_machine_is() {
+        let outbox = Outbox::new();
+        let full = FromGuest::DiskFull { free: 1, total: 2 };
+        outbox.send(FromGuest::EngineUp);
+        outbox.send(full.clone());
+        outbox.queue().messages.clear();
+        outbox.queue().repeat_standing();
+        assert_eq!(outbox.next().await, FromGuest::EngineUp);
+        assert_eq!(outbox.next().await, full);
+        outbox.disk_has_room();
+        outbox.queue().repeat_standing();
+        assert_eq!(outbox.next().await, FromGuest::EngineUp);
+        assert!(outbox.is_empty());
     }
 
     #[tokio::test]

@@ -68,7 +68,7 @@ impl AsyncRead for VsockStream {
 }
 
 impl AsyncWrite for VsockStream {
-    /// Writes at most [`MAX_CHUNK`] bytes at once: a longer packet of this machine's stalls `vhost-device-vsock`.
+    /// Writes at most [`MAX_CHUNK`] bytes at once, as the host does: no longer packet is known to pass every host's device.
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let data = &data[..data.len().min(MAX_CHUNK)];
         loop {

@@ -1,4 +1,7 @@
-//! The guest's only unsafe.
+//! The guest's unsafe: what the kernel offers and no safe crate wraps.
+//!
+//! What is not here stands alone where its proof is: the event loop's registration of a descriptor (`init/src/vsock.rs`,
+//! `engine/src/readiness.rs`) and the descriptor that the shim is given by number (`shim/src/main.rs`).
 
 pub mod clone;
 pub mod device_filter;
