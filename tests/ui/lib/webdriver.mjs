@@ -135,20 +135,21 @@ export class Window {
     })
   }
 
-  /** Clicks, as a mouse would, what `see` finds. */
+  /** Clicks, as a mouse would, what `see` finds, once nothing lies over it. */
   async click(selector, text = null) {
-    await this.see(selector, text)
-    await this.run(
-      `(selector, text) => { const found = (${FIND})(selector, text)
-        document.querySelectorAll('[data-click]').forEach((old) => delete old.dataset.click)
-        found.dataset.click = '' }`,
-      selector,
-      text,
-    )
-    const element = await this.#ask('POST', '/element', {
-      using: 'css selector',
-      value: '[data-click]',
-    })
+    const condition = `(selector, text) => {
+      const found = (${FIND})(selector, text)
+      if (!found) return false
+      found.scrollIntoView({ block: 'nearest' })
+      const { left, top, width, height } = found.getBoundingClientRect()
+      const hit = document.elementFromPoint(left + width / 2, top + height / 2)
+      if (!hit || !found.contains(hit)) return false
+      document.querySelectorAll('[data-click]').forEach((old) => delete old.dataset.click)
+      found.dataset.click = ''
+      return true
+    }`
+    await this.until(condition, { what: `${selector} ${text ?? ''} that can be clicked`, args: [selector, text] })
+    const element = await this.#ask('POST', '/element', { using: 'css selector', value: '[data-click]' })
     await this.#ask('POST', `/element/${element[ELEMENT]}/click`, {})
   }
 

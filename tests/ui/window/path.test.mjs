@@ -116,7 +116,7 @@ test('its log is shown, and goes on while it is looked at', async () => {
   await window.see('[role=log] [data-line][title="Standard error"]', 'oops')
   const answer = await fetch(`http://127.0.0.1:${port}/nowhere`)
   assert.equal(answer.status, 404)
-  await window.until(`() => document.querySelector('[role=log]').textContent.includes('response:404')`)
+  await window.until(`() => document.querySelector('[role=log]')?.textContent.includes('response:404')`)
   await window.shot('7-log')
 })
 
@@ -135,7 +135,7 @@ test('it is stopped and its port closes; it is started and the port is back', as
   assert.equal((await fetch(`http://127.0.0.1:${port}/nowhere`)).status, 404)
   // The log of the new run is read without being asked for.
   await window.until(
-    `() => document.querySelector('[role=log]').textContent.split('hello from').length === 3`,
+    `() => document.querySelector('[role=log]')?.textContent.split('hello from').length === 3`,
   )
 })
 

@@ -6,6 +6,9 @@ import { LogBuffer, type Block } from './buffer'
 /** As much of the past as is kept of the present. */
 const TAIL_LINES = 10_000
 
+/** A log that has said nothing for so long is shown as empty. */
+const SILENCE_MS = 300
+
 export class Log {
   blocks = $state.raw<readonly Block[]>([])
   capped = $state(false)
@@ -17,11 +20,12 @@ export class Log {
   #buffer = new LogBuffer()
   #waiting: LogChunk[] = []
   #frame: number | undefined
+  #silence: ReturnType<typeof setTimeout> | undefined
   #hangUp: HangUp | undefined
 
   /** Begins to read from the start; call the result to stop. */
   read(id: string): () => void {
-    this.#hangUp?.()
+    this.#stop()
     this.#buffer = new LogBuffer()
     this.ended = false
     this.error = null
@@ -30,8 +34,8 @@ export class Log {
       { id, tail: TAIL_LINES, follow: true },
       { item: (chunk) => this.#take(chunk), end: (error) => this.#end(error) },
     )
-    // A log without a word begins too: the next frame after the answer would never come.
-    this.#schedule()
+    // What was shown stays until there is something new to show, or plainly nothing.
+    this.#silence = setTimeout(() => this.#schedule(), SILENCE_MS)
     return () => this.#stop()
   }
 
@@ -65,6 +69,7 @@ export class Log {
 
   #stop(): void {
     this.#hangUp?.()
+    clearTimeout(this.#silence)
     if (this.#frame !== undefined) cancelAnimationFrame(this.#frame)
     this.#frame = undefined
     this.#waiting = []
