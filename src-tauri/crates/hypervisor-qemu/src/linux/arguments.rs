@@ -11,6 +11,8 @@ use std::{
 use caisson_hypervisor::{Acceleration, VmSpec};
 use serde_json::{Value, json};
 
+use super::console::OUTPUT;
+
 /// The sockets of one machine, all in its private directory.
 #[derive(Debug, Clone)]
 pub(super) struct Sockets {
@@ -40,7 +42,7 @@ pub(super) fn machine(spec: &VmSpec, acceleration: &Acceleration, sockets: &Sock
     for (index, disk) in disks(spec).iter().enumerate() {
         line.disk(index, disk);
     }
-    line.option("-chardev", file_chardev("console", &spec.console_log));
+    line.option("-chardev", file_chardev("console", Path::new(OUTPUT)));
     line.option("-serial", "chardev:console");
     line.option("-chardev", socket_chardev("vsock", &sockets.vsock));
     line.option("-device", "vhost-user-vsock-pci,chardev=vsock");
@@ -184,7 +186,7 @@ mod tests {
             cpus: 2,
             memory: Mib(1024),
             listen: vec![],
-            console_log: "/logs/a,b.log".into(),
+            console_log: "/logs/console.log".into(),
             runtime_dir: "/run/m".into(),
         }
     }
@@ -220,8 +222,14 @@ mod tests {
 
     #[test]
     fn a_comma_in_a_path_does_not_begin_another_option() {
+        let line = line(&VmSpec { runtime_dir: "/run/a,b".into(), ..spec() }, &Acceleration::Emulated);
+        assert_eq!(values(&line, "-chardev")[1], "socket,id=vsock,path=/run/a,,b/vsock.sock");
+    }
+
+    #[test]
+    fn the_console_goes_through_us_and_not_to_a_file_without_a_limit() {
         let line = line(&spec(), &Acceleration::Emulated);
-        assert_eq!(values(&line, "-chardev")[0], "file,id=console,append=on,path=/logs/a,,b.log");
+        assert_eq!(values(&line, "-chardev")[0], "file,id=console,append=on,path=/proc/self/fd/1");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod acceleration;
 mod arguments;
+mod console;
 mod leftovers;
 mod process;
 mod programs;
@@ -17,7 +18,9 @@ use std::{
     time::Duration,
 };
 
-use caisson_hypervisor::{Acceleration, BoxFuture, Capabilities, Hypervisor, LaunchError, Launched, VmSpec};
+use caisson_hypervisor::{
+    BoxFuture, Capabilities, Hypervisor, LaunchError, Launched, VmSpec, console::BoundedLog,
+};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::Mutex,
@@ -26,6 +29,7 @@ use tokio::{
 use self::{
     acceleration::Kvm,
     arguments::Sockets,
+    console::Recording,
     leftovers::Records,
     process::Process,
     programs::{QEMU, Search},
@@ -68,10 +72,12 @@ impl Qemu {
         let acceleration = self.kvm(&qemu, &spec.kernel).await.capabilities().acceleration;
         let sockets = Sockets::within(&spec.runtime_dir);
         let mut records = Records::end_leftovers(&spec.runtime_dir);
-        new_console_log(&spec.console_log)?;
+        let log = console::begin(&spec.console_log)?;
         let (vsock, incoming) = vsock::plug(&sockets.vsock, &spec.listen)?;
-        let (qemu, qmp) = start_qemu(&qemu, spec, &acceleration, &sockets, &mut records).await?;
-        let parts = Parts { qemu, vsock, qmp };
+        let (arguments, qmp) = (arguments::machine(spec, &acceleration, &sockets), listen(&sockets.qmp)?);
+        let (qemu, console) = start(&qemu, &arguments, log, &mut records).await?;
+        let (qemu, qmp) = let_run(qemu, qmp).await?;
+        let parts = Parts { qemu, console, vsock, qmp };
         Ok(Launched { vm: Box::new(QemuVm::supervise(parts)), incoming })
     }
 }
@@ -108,32 +114,18 @@ fn check_files(spec: &VmSpec) -> Result<(), LaunchError> {
     })
 }
 
-/// Begins a console log, and keeps the one before.
-fn new_console_log(log: &Path) -> Result<(), LaunchError> {
-    let file = |action| move |source| LaunchError::File { action, path: log.into(), source };
-    let mut before = OsString::from(log);
-    before.push(".1");
-    match std::fs::rename(log, before) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(file("put aside the old console log")(error));
-        }
-        Ok(()) | Err(_) => {}
-    }
-    File::create(log).map(drop).map_err(file("create the console log"))
-}
-
+/// Starts QEMU; its console goes to `log` from its first byte on.
 async fn start(
     program: &Path,
     arguments: &[OsString],
+    log: BoundedLog,
     records: &mut Records,
-) -> Result<Process, LaunchError> {
-    let process = Process::spawn(program, arguments).await.map_err(|source| LaunchError::File {
-        action: "run",
-        path: program.into(),
-        source,
-    })?;
+) -> Result<(Process, Recording), LaunchError> {
+    let spawned = Process::spawn_with_output(program, arguments).await;
+    let (process, output) =
+        spawned.map_err(|source| LaunchError::File { action: "run", path: program.into(), source })?;
     records.add(process.name(), process.pid());
-    Ok(process)
+    Ok((process, Recording::start(output, log)))
 }
 
 /// Makes a socket of ours, in place of a stale one.
@@ -148,16 +140,11 @@ fn listen(path: &Path) -> Result<UnixListener, LaunchError> {
     UnixListener::bind(path).map_err(file("listen on"))
 }
 
-/// Starts QEMU and returns when the machine's processors run.
-async fn start_qemu(
-    qemu: &Path,
-    spec: &VmSpec,
-    acceleration: &Acceleration,
-    sockets: &Sockets,
-    records: &mut Records,
+/// Waits for QEMU to connect, and returns when the machine's processors run.
+async fn let_run(
+    mut process: Process,
+    listener: UnixListener,
 ) -> Result<(Process, Qmp<UnixStream>), LaunchError> {
-    let listener = listen(&sockets.qmp)?;
-    let mut process = start(qemu, &arguments::machine(spec, acceleration, sockets), records).await?;
     let ready = async {
         let (stream, _) = listener.accept().await?;
         let mut qmp = Qmp::open(stream).await?;
@@ -205,21 +192,5 @@ async fn last_words(process: &mut Process, error: QmpError) -> LaunchError {
     match tokio::time::timeout(Duration::from_secs(1), process.exited()).await {
         Ok(exit) => LaunchError::Refused { part, how: exit.how, tail: exit.tail },
         Err(_) => LaunchError::Refused { part, how: error.to_string(), tail: Vec::new() },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_console_log_of_the_boot_before_is_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("console.log");
-        new_console_log(&log).unwrap();
-        std::fs::write(&log, "first boot").unwrap();
-        new_console_log(&log).unwrap();
-        assert_eq!(std::fs::read(&log).unwrap(), b"");
-        assert_eq!(std::fs::read(dir.path().join("console.log.1")).unwrap(), b"first boot");
     }
 }

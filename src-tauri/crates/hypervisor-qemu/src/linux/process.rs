@@ -18,7 +18,7 @@ use std::{
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
-    process::{Child, Command},
+    process::{Child, ChildStdout, Command},
     runtime::Handle,
     sync::oneshot,
     task::JoinHandle,
@@ -51,10 +51,24 @@ pub(super) struct Exit {
 }
 
 impl Process {
-    /// Starts a program whose standard output and error are kept as its last words.
+    /// Starts a program whose errors are kept as its last words.
     pub(super) async fn spawn(program: &Path, arguments: &[OsString]) -> io::Result<Self> {
+        Self::spawn_with(program, arguments, Stdio::null()).await
+    }
+
+    /// Starts a program as [`spawn`](Self::spawn) does, and gives its standard output.
+    pub(super) async fn spawn_with_output(
+        program: &Path,
+        arguments: &[OsString],
+    ) -> io::Result<(Self, ChildStdout)> {
+        let mut process = Self::spawn_with(program, arguments, Stdio::piped()).await?;
+        let output = process.child.stdout.take().expect("it was asked for just above");
+        Ok((process, output))
+    }
+
+    async fn spawn_with(program: &Path, arguments: &[OsString], stdout: Stdio) -> io::Result<Self> {
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(arguments).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
         tie_to_us(&mut command);
         let mut child = spawn_from_lasting_thread(command).await?;

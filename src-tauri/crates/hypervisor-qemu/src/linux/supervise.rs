@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    console::Recording,
     process::{Exit, Process},
     qmp::{Command, CommandId, Event, Message, Qmp},
     vsock::{Vsock, VsockDevice},
@@ -38,6 +39,7 @@ pub(super) struct QemuVm {
 /// What a running machine consists of on our side.
 pub(super) struct Parts {
     pub(super) qemu: Process,
+    pub(super) console: Recording,
     pub(super) vsock: VsockDevice,
     pub(super) qmp: Qmp<UnixStream>,
 }
@@ -124,8 +126,10 @@ impl Supervisor {
     async fn run(mut self) {
         let end = self.until_the_end().await;
         self.parts.qemu.kill().await;
+        // Who hears of the end may look for its cause there.
+        self.parts.console.finished().await;
         tracing::info!(%end, "the machine has ended");
-        drop(self.parts);
+        drop((self.parts.vsock, self.parts.qmp));
         self.published.send_replace(VmState::Ended(end));
     }
 
