@@ -11,7 +11,7 @@ use caisson_hypervisor::{
     BoxFuture, ConnectError, GuestVsockPort, StopError, Vm, VmEnd, VmState, VsockStream,
 };
 use objc2_foundation::{NSError, NSPOSIXErrorDomain};
-use objc2_virtualization::{VZVirtioSocketConnection, VZVirtualMachineState};
+use objc2_virtualization::{VZVirtioSocketConnection, VZVirtualMachine, VZVirtualMachineState};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
@@ -21,6 +21,8 @@ use crate::queue::Confined;
 
 /// How long the guest may take to accept a stream.
 const ACCEPTS_WITHIN: Duration = Duration::from_secs(10);
+/// How long to wait for the end before a machine that could not be stopped is stopped again.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// `ECONNREFUSED` and `ECONNRESET` of macOS: what the framework says when nothing in the guest listens.
 const NOBODY_LISTENS: [isize; 2] = [61, 54];
 
@@ -50,7 +52,7 @@ impl VzVm {
         Ok(stream(connected.map_err(queue_gone)??, &Handle::current())?)
     }
 
-    /// Stops the machine without asking its guest; answered when it is gone.
+    /// Stops the machine without asking its guest; answered when it is gone, or the framework could not do it.
     fn stop(&self) -> oneshot::Receiver<()> {
         let (gone, is_gone) = oneshot::channel();
         let guest = self.guest.clone();
@@ -94,13 +96,15 @@ fn not_connected(port: GuestVsockPort, error: Option<&NSError>) -> ConnectError 
     }
 }
 
-fn stop(parts: &Parts, guest: Guest, gone: oneshot::Sender<()>) {
+/// Whether the machine does not run any more. To be asked on its queue.
+fn is_off(machine: &VZVirtualMachine) -> bool {
     // SAFETY: this runs on the machine's queue.
-    let stopped = matches!(
-        unsafe { parts.machine.state() },
-        VZVirtualMachineState::Stopped | VZVirtualMachineState::Error
-    );
-    if stopped {
+    let state = unsafe { machine.state() };
+    matches!(state, VZVirtualMachineState::Stopped | VZVirtualMachineState::Error)
+}
+
+fn stop(parts: &Parts, guest: Guest, gone: oneshot::Sender<()>) {
+    if is_off(&parts.machine) {
         guest.ended(VmEnd::Killed);
         // Whoever asked may have stopped waiting.
         let _ = gone.send(());
@@ -109,12 +113,16 @@ fn stop(parts: &Parts, guest: Guest, gone: oneshot::Sender<()>) {
     let gone = Cell::new(Some(gone));
     let kept = parts.machine.clone();
     let done = RcBlock::new(move |error: *mut NSError| {
-        // The machine has to live until it has stopped, though its `Vm` may have been dropped meanwhile.
-        let _kept = &kept;
-        if let Some(how) = description(error) {
+        // The block holds the machine, which has to live until it has stopped, though its `Vm` may have been dropped
+        // meanwhile. It is called on the machine's queue.
+        let how = description(error);
+        if let Some(how) = &how {
             tracing::warn!(how, "the framework could not stop the machine");
         }
-        guest.ended(VmEnd::Killed);
+        // A machine that runs on has not ended; if it does later, the delegate hears of it.
+        if how.is_none() || is_off(&kept) {
+            guest.ended(VmEnd::Killed);
+        }
         if let Some(gone) = gone.take() {
             // Whoever asked may have stopped waiting.
             let _ = gone.send(());
@@ -150,8 +158,13 @@ impl Vm for VzVm {
 
     fn kill(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
+            let mut state = self.guest.ending.watch();
             // An error says that the queue is gone, and the machine with it.
-            let _ = self.stop().await;
+            while self.stop().await.is_ok() && self.guest.ending.end().is_none() {
+                // It may be in the middle of another change, or end by itself.
+                let ended = state.wait_for(|state| matches!(state, VmState::Ended(_)));
+                let _ = tokio::time::timeout(TRY_AGAIN, ended).await;
+            }
         })
     }
 }
