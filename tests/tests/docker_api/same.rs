@@ -58,8 +58,9 @@ pub(crate) const PROBES: &[Probe] = &[
         name: "container",
         call: Call::Get("/containers/probe/json"),
         show: Show::Shape,
-        // Caisson mounts a container's root in the container's own namespace only.
-        except: &["/GraphDriver/Data/MergedDir"],
+        // Caisson mounts a container's root in the container's own namespace only; dockerd runs on cgroup v1 here,
+        // where a killer can be switched off.
+        except: &["/GraphDriver/Data/MergedDir", "/HostConfig/OomKillDisable"],
     },
     get("container_list", "/containers/json?all=1&filters=%7B%22name%22%3A%5B%22probe%22%5D%7D", Show::Shape),
     get("image_list", "/images/json", Show::Shape),
