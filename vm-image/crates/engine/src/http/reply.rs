@@ -105,11 +105,20 @@ pub(crate) fn error(error: &ApiError) -> Reply {
     }
 }
 
-/// The same as plain text: to those who asked for the connection, and to clients older than the JSON bodies.
+/// The same as plain text: to clients older than the JSON bodies.
 pub(crate) fn plain_error(error: &ApiError) -> Reply {
-    let text = Bytes::from(format!("{}\n", error.message));
+    text_error(error, "\n", "text/plain; charset=utf-8")
+}
+
+/// The same to those who asked for the connection: dockerd writes it by hand where the stream would have been.
+pub(crate) fn stream_error(error: &ApiError) -> Reply {
+    text_error(error, "\r\n", super::RAW)
+}
+
+fn text_error(error: &ApiError, line_end: &str, content_type: &'static str) -> Reply {
+    let text = Bytes::from(format!("{}{line_end}", error.message));
     let mut reply = with_body(super::error::status(error.kind), ReplyBody::Full(Some(text)));
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply
 }
 

@@ -108,7 +108,7 @@ async fn route(
     if !route.hijacks {
         return outcome;
     }
-    Ok(closing(outcome.unwrap_or_else(|failure| reply::plain_error(&failure))))
+    Ok(closing(outcome.unwrap_or_else(|failure| reply::stream_error(&failure))))
 }
 
 fn add_headers(reply: &mut Reply) {

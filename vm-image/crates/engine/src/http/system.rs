@@ -16,6 +16,16 @@ use crate::engine::Engine;
 use crate::error::ApiError;
 use crate::system::{self, Host};
 
+/// What `docker version` shows where dockerd names its compiler.
+const GO_VERSION: &str = "none (written in Rust)";
+/// The commit that this was built from, if whoever built it said so.
+const COMMIT: &str = match option_env!("CAISSON_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+/// The same commit is the same program whenever it is built, so there is no time to tell.
+const BUILT: &str = "not recorded";
+
 /// `GET /_ping`: alive, and what a client must know before it says anything else.
 pub(crate) async fn ping(_call: Call) -> Result<Reply, ApiError> {
     Ok(pong(Some(Bytes::from_static(b"OK"))))
@@ -46,10 +56,10 @@ pub(crate) async fn version(_call: Call) -> Result<Reply, ApiError> {
     let details = [
         ("ApiVersion", version::NEWEST.to_string()),
         ("Arch", Host::go_arch().to_owned()),
-        ("BuildTime", String::new()),
+        ("BuildTime", BUILT.to_owned()),
         ("Experimental", "false".to_owned()),
-        ("GitCommit", String::new()),
-        ("GoVersion", String::new()),
+        ("GitCommit", COMMIT.to_owned()),
+        ("GoVersion", GO_VERSION.to_owned()),
         ("KernelVersion", host.kernel.clone()),
         ("MinAPIVersion", version::OLDEST.to_string()),
         ("Os", "linux".to_owned()),
@@ -65,12 +75,12 @@ pub(crate) async fn version(_call: Call) -> Result<Reply, ApiError> {
         version: env!("CARGO_PKG_VERSION").into(),
         api_version: version::NEWEST.to_string(),
         min_api_version: version::OLDEST.to_string(),
-        git_commit: String::new(),
-        go_version: String::new(),
+        git_commit: COMMIT.into(),
+        go_version: GO_VERSION.into(),
         os: "linux".into(),
         arch: Host::go_arch().into(),
         kernel_version: host.kernel,
-        build_time: String::new(),
+        build_time: BUILT.into(),
     };
     Ok(reply::json(StatusCode::OK, &answer))
 }
