@@ -66,7 +66,6 @@ impl Engine {
             images: images.clone(),
             networks: networks.clone(),
             events: events.clone(),
-            boot_id: system::boot_id(),
         });
         containers.restore().await.context("could not find the containers again")?;
         Ok(Arc::new(Self { config, id, events, images, networks, containers }))

@@ -89,12 +89,6 @@ pub(crate) fn engine_id(data_root: &Path) -> io::Result<String> {
     Ok(id)
 }
 
-/// Names this run of the kernel.
-pub(crate) fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim().to_owned()
-}
-
 /// Makes the layer that lies between a container's own and its image's: what must exist to be mounted over, and the file
 /// by which programs know that they are in a container. One for all, so that none of it counts as a container's change.
 pub(crate) fn make_base_layer(layer: &Path) -> io::Result<()> {

@@ -119,15 +119,19 @@ impl Containers {
         let (ground, definition) = (self.ground.clone(), definition.clone());
         let work = move || {
             let directory = ground.directory(&definition.id);
-            directory
-                .make(&definition)
-                .map_err(|e| ApiError::from_chain("could not make the container", &e))?;
-            let Some(image) = image else { return Ok(()) };
-            ground.images.hold(&definition.id, &image).map(|_| ()).map_err(|error| {
+            let made = directory.make(&definition);
+            let made = made.map_err(|e| ApiError::from_chain("could not make the container", &e));
+            let held = made.and_then(|()| match image {
+                Some(image) => {
+                    let held = ground.images.hold(&definition.id, &image);
+                    held.map(|_| ()).map_err(|error| crate::images::error(&error))
+                }
+                None => Ok(()),
+            });
+            held.inspect_err(|_| {
                 if let Err(error) = remove::delete(directory.path()) {
                     tracing::warn!(error = %chain(&error), "could not remove a container that was not made");
                 }
-                crate::images::error(&error)
             })
         };
         tokio::task::spawn_blocking(work).await?

@@ -66,8 +66,6 @@ pub(crate) struct Ground {
     pub(crate) images: Store,
     pub(crate) networks: Networks,
     pub(crate) events: Arc<Events>,
-    /// Names this run of the machine: shims do not outlive it.
-    pub(crate) boot_id: String,
 }
 
 impl Ground {

@@ -1,11 +1,17 @@
 //! A container on disk: two files of its directory, each replaced whole.
 //!
 //! `container.json` is what it was made to be, written once. `state.json` is where it stands, written at each change.
-//! Both carry a version. A rename makes each change all or nothing for a crash of the engine; that it reaches the disk is
-//! not waited for, because ext4 writes a file that is renamed over another before the rename, and what a
-//! crash of the whole machine can take away is a container of the last moment, not the sense of a file.
+//! Both carry a version. A rename makes each change all or nothing for a crash of the engine.
+//!
+//! A power cut takes what was not synced, so what a client was told, and what stays true, is synced before it is told:
+//! that there is such a container ([`Directory::make`]), that a start of it was asked for (while the start goes on), how
+//! it ended. What is true for one boot only (that it runs) is not: the next engine asks the shims, and a container that was
+//! started and has no shim was killed, by whatever ended its machine: 137. So it cannot read as running, nor as one that
+//! never ran. Only a removal can be taken back, which leaves a container to be removed again. The overlay's
+//! directories are made before the definition is synced, and the journal of ext4 keeps that order.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use caisson_docker_api::container::{Config, HostConfig, MountPoint};
@@ -47,10 +53,19 @@ impl Definition {
 pub(crate) enum StoredState {
     /// It never ran; a start may have failed.
     Created { exit_code: i32, error: String },
-    /// It runs, unless its shim says otherwise.
-    Running { pid: u32, started_at: Timestamp, boot_id: String },
+    /// It runs, or was being started; unless its shim says otherwise, or there is none any more.
+    Running { started_at: Timestamp },
     /// It ran.
     Exited { started_at: Timestamp, finished_at: Timestamp, exit_code: i32, oom_killed: bool, error: String },
+}
+
+/// For how long something written must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lasting {
+    /// As long as the machine runs: for an engine that comes after this one.
+    ThisBoot,
+    /// From now on, whatever happens: written through to the disk.
+    BeyondPower,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,47 +120,69 @@ impl Directory {
         self.0.join("resolv.conf")
     }
 
-    /// Makes the directory with what a new container has in it.
+    /// Makes the directory with what a new container has in it, all of it on disk when this returns.
     pub(crate) fn make(&self, definition: &Definition) -> io::Result<()> {
         std::fs::create_dir(&self.0)?;
         std::fs::create_dir(self.0.join("rootfs"))?;
         std::fs::create_dir(self.upper())?;
         std::fs::create_dir(self.work())?;
-        write(&self.0.join(DEFINITION_FILE), definition)
+        write(&self.0.join(DEFINITION_FILE), definition, Lasting::BeyondPower)?;
+        self.0.parent().map_or(Ok(()), sync)
     }
 
-    /// Reads what it was made to be.
-    pub(crate) fn definition(&self) -> io::Result<Definition> {
+    /// Reads what it was made to be; `None` if it was never finished, so that nobody was told of it.
+    pub(crate) fn definition(&self) -> io::Result<Option<Definition>> {
         read(&self.0.join(DEFINITION_FILE))
     }
 
-    /// Reads where it stands; a new one has not said yet.
-    pub(crate) fn state(&self) -> io::Result<StoredState> {
-        match read(&self.0.join(STATE_FILE)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(StoredState::Created { exit_code: 0, error: String::new() })
-            }
-            other => other,
+    /// Reads where it stands; `None` if it was never started.
+    pub(crate) fn state(&self) -> io::Result<Option<StoredState>> {
+        read(&self.0.join(STATE_FILE))
+    }
+
+    /// Forgets how the last run ended, before the next.
+    pub(crate) fn clear_exit_record(&self) -> io::Result<()> {
+        match std::fs::remove_file(self.exit_record()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
     }
 
-    pub(crate) fn write_state(&self, state: &StoredState) -> io::Result<()> {
-        write(&self.0.join(STATE_FILE), state)
+    pub(crate) fn write_state(&self, state: &StoredState, lasting: Lasting) -> io::Result<()> {
+        write(&self.0.join(STATE_FILE), state, lasting)
     }
 }
 
-fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+fn write<T: Serialize>(path: &Path, value: &T, lasting: Lasting) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, serde_json::to_vec(&Versioned { version: VERSION, value })?)?;
-    std::fs::rename(&temporary, path)
+    let mut file = File::create(&temporary)?;
+    file.write_all(&serde_json::to_vec(&Versioned { version: VERSION, value })?)?;
+    if lasting == Lasting::ThisBoot {
+        return std::fs::rename(&temporary, path);
+    }
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), sync)
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+/// Writes through what was made or renamed in a directory.
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Reads a file; one that is empty, as a power cut leaves what was not synced, is as good as none.
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     #[derive(Deserialize)]
     struct Version {
         version: u32,
     }
-    let text = std::fs::read(path)?;
+    let text = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    if text.is_empty() {
+        return Ok(None);
+    }
     let Version { version } = serde_json::from_slice(&text)?;
     if version != VERSION {
         return Err(io::Error::new(
@@ -153,7 +190,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
             format!("{} has version {version}, this engine knows {VERSION}", path.display()),
         ));
     }
-    Ok(serde_json::from_slice::<Versioned<T>>(&text)?.value)
+    Ok(Some(serde_json::from_slice::<Versioned<T>>(&text)?.value))
 }
 
 #[cfg(test)]
@@ -179,13 +216,27 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let directory = Directory::new(root.path(), "c");
         directory.make(&definition()).unwrap();
-        let read = directory.definition().unwrap();
+        let read = directory.definition().unwrap().unwrap();
         assert_eq!((read.config, read.host_config), (definition().config, definition().host_config));
-        assert_eq!(directory.state().unwrap(), StoredState::Created { exit_code: 0, error: String::new() });
-        let state =
-            StoredState::Running { pid: 1, started_at: Timestamp::from_unix_nanos(9), boot_id: "b".into() };
-        directory.write_state(&state).unwrap();
-        assert_eq!(directory.state().unwrap(), state);
+        assert_eq!(directory.state().unwrap(), None);
+        for (nanos, lasting) in [(9, Lasting::BeyondPower), (10, Lasting::ThisBoot)] {
+            let state = StoredState::Running { started_at: Timestamp::from_unix_nanos(nanos) };
+            directory.write_state(&state, lasting).unwrap();
+            assert_eq!(directory.state().unwrap(), Some(state));
+        }
+    }
+
+    #[test]
+    fn an_empty_definition_is_one_that_was_never_finished() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = Directory::new(root.path(), "c");
+        directory.make(&definition()).unwrap();
+        std::fs::write(directory.path().join(DEFINITION_FILE), "").unwrap();
+        assert!(directory.definition().unwrap().is_none());
+        std::fs::remove_file(directory.path().join(DEFINITION_FILE)).unwrap();
+        assert!(directory.definition().unwrap().is_none());
+        std::fs::write(directory.path().join(DEFINITION_FILE), "{").unwrap();
+        assert!(directory.definition().is_err(), "what cannot be understood is not thrown away");
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Task {
             State::Exited(exited) | State::Removing(exited) => exited,
             State::Removed => return Ok(()),
         };
-        self.set_state(State::Removing(exited.clone()), false);
+        self.set_state(State::Removing(exited.clone()), false).await;
         if let Some(finishing) = self.finishing.take() {
             finishing.done().await;
         }
@@ -69,11 +69,11 @@ impl Task {
             } else {
                 State::Exited(exited)
             };
-            self.set_state(state, false);
+            self.set_state(state, false).await;
             return Err(error);
         }
         self.register.forget(&self.definition);
-        self.set_state(State::Removed, true);
+        self.set_state(State::Removed, true).await;
         self.ground.tell(&self.definition, "destroy", &[]);
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Starting is recovering: every container is found again by its directory, every running one by its shim.
 //!
 //! The shim has the last word: a container runs if its shim says so; it ended as the shim, or the record that the shim
-//! left, says; and if there is neither, the shim was killed and the container with it. What else lies about (bundles,
-//! directories half removed, layers held for nobody) is removed.
+//! left, says; and if there is neither, the shim was killed and the container with it, or their machine was. What else
+//! lies about (bundles, directories half made or half removed, layers held for nobody) is removed.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,14 +10,15 @@ use std::path::Path;
 
 use anyhow::Context;
 use caisson_docker_api::time::Timestamp;
+use caisson_images::{ImageId, Store};
 use caisson_networks::Sandbox;
 use caisson_shim::proto::{ExitRecord, Request as ShimRequest, State as ShimState};
 use tracing::{error, info, warn};
 
-use super::record::{Definition, StoredState};
+use super::record::{Definition, Lasting, StoredState};
 use super::shim::{read_record, timestamp};
 use super::state::{Created, Exited, Running, State};
-use super::task::{KILLED, LOST};
+use super::task::KILLED;
 use super::{Containers, Handle, cgroup, remove};
 use crate::error::chain;
 
@@ -35,9 +36,9 @@ impl Containers {
         let mut found = Vec::new();
         for id in self.ids_on_disk()? {
             match self.look_at(&id).await {
-                Ok(one) => found.push(one),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    // It was being made, and nobody was told of it.
+                Ok(Some(one)) => found.push(one),
+                Ok(None) => {
+                    // It was being made when the engine or the machine ended, and nobody was told of it.
                     warn!(%id, "removing a container that was not finished");
                     remove::delete(self.ground.directory(&id).path())?;
                 }
@@ -52,6 +53,7 @@ impl Containers {
             error!(error = %chain(lost), "a published port could not be opened again");
         }
         let sandboxes: Vec<Sandbox> = restored.into_iter().map(|one| one.sandbox).collect();
+        self.hold_layers(&found).await?;
         let mut ended = Vec::new();
         for one in found {
             if one.alive.is_none() {
@@ -86,10 +88,12 @@ impl Containers {
         Ok(ids)
     }
 
-    async fn look_at(&self, id: &str) -> io::Result<Found> {
+    /// What there is of a container; `None` if it was never finished.
+    async fn look_at(&self, id: &str) -> io::Result<Option<Found>> {
         let directory = self.ground.directory(id);
-        let definition = directory.definition()?;
-        let stored = directory.state()?;
+        let Some(definition) = directory.definition()? else { return Ok(None) };
+        let never_started = StoredState::Created { exit_code: 0, error: String::new() };
+        let stored = directory.state()?.unwrap_or(never_started);
         let shim = self.ground.shim_of(id);
         let told = if shim.exists() { shim.state().await.ok() } else { None };
         let (alive, record) = match told {
@@ -104,7 +108,7 @@ impl Containers {
             }
             None => (None, read_record(&directory.exit_record())),
         };
-        Ok(Found { definition, stored, alive, record })
+        Ok(Some(Found { definition, stored, alive, record }))
     }
 
     /// Removes the bundles of all but those that live.
@@ -144,13 +148,14 @@ impl Containers {
                 });
                 (State::Running(Running { pid, started_at, finished_before, sandbox }), false)
             }
-            None => settle(stored, record, &self.ground.boot_id),
+            None => settle(stored.clone(), record),
         };
         if let Err(error) = self.register.reserve(&definition.name, &id) {
             error!(id = definition.short_id(), %error, "two containers of one name");
         }
-        if let Some(stored) = state.stored(&self.ground.boot_id)
-            && let Err(error) = self.ground.directory(&id).write_state(&stored)
+        if let Some(now) = state.stored()
+            && now != stored
+            && let Err(error) = self.ground.directory(&id).write_state(&now, Lasting::BeyondPower)
         {
             error!(id = definition.short_id(), error = %chain(&error), "could not write a container's state");
         }
@@ -163,8 +168,17 @@ impl Containers {
         remove_now.then_some(handle)
     }
 
+    /// Holds the layers of what was found again: a power cut may have taken a hold back. Nothing for one that stands.
+    async fn hold_layers(&self, found: &[Found]) -> anyhow::Result<()> {
+        let of = |one: &Found| (one.definition.id.clone(), one.definition.image.clone());
+        let users: Vec<(String, String)> = found.iter().map(of).collect();
+        let images = self.ground.images.clone();
+        Ok(tokio::task::spawn_blocking(move || hold(&images, &users)).await?)
+    }
+
+    /// Lets go of the layers of containers that are gone: that have no directory, not even one that cannot be read.
     async fn release_layers(&self) -> anyhow::Result<()> {
-        let ids: BTreeSet<String> = self.all().into_iter().map(|h| h.definition.id.clone()).collect();
+        let ids: BTreeSet<String> = self.ids_on_disk()?.into_iter().collect();
         let images = self.ground.images.clone();
         tokio::task::spawn_blocking(move || images.release_all_but(&|id| ids.contains(id)))
             .await?
@@ -172,27 +186,40 @@ impl Containers {
     }
 }
 
+fn hold(images: &Store, users: &[(String, String)]) {
+    for (id, image) in users.iter().filter(|(_, image)| !image.is_empty()) {
+        let Ok(image) = image.parse().map(ImageId) else {
+            error!(%id, image, "a container of an image that has no such id");
+            continue;
+        };
+        if let Err(error) = images.hold(id, &image) {
+            // It is there to be looked at and removed; what it cannot do is start.
+            error!(%id, %image, error = %chain(&error), "a container's layers are not held");
+        }
+    }
+}
+
 /// The state of a container that does not run, and whether it ended unseen.
-fn settle(stored: StoredState, record: Option<ExitRecord>, boot_id: &str) -> (State, bool) {
+fn settle(stored: StoredState, record: Option<ExitRecord>) -> (State, bool) {
     match (stored, record) {
         (StoredState::Created { exit_code, error }, None) => {
             (State::Created(Created { exit_code, error }), false)
         }
-        (StoredState::Created { .. }, Some(record)) => match record.failure {
-            Some(failure) => {
-                let created = Created { exit_code: record.code, error: failure.message };
-                (State::Created(created), false)
-            }
-            None => (State::Exited(exited(timestamp(record.finished_at), record)), true),
-        },
-        (StoredState::Running { started_at, .. }, Some(record)) => {
+        (
+            StoredState::Created { .. } | StoredState::Running { .. },
+            Some(ExitRecord { code: exit_code, failure: Some(failure), .. }),
+        ) => (State::Created(Created { exit_code, error: failure.message }), false),
+        (StoredState::Created { .. }, Some(record)) => {
+            (State::Exited(exited(timestamp(record.finished_at), record)), true)
+        }
+        (StoredState::Running { started_at }, Some(record)) => {
             (State::Exited(exited(started_at, record)), true)
         }
-        (StoredState::Running { started_at, boot_id: then, .. }, None) => {
+        (StoredState::Running { started_at }, None) => {
             let exited = Exited {
                 started_at,
                 finished_at: Timestamp::now(),
-                exit_code: if then == boot_id { KILLED } else { LOST },
+                exit_code: KILLED,
                 oom_killed: false,
                 error: String::new(),
             };
@@ -216,28 +243,51 @@ fn exited(started_at: Timestamp, record: ExitRecord) -> Exited {
 
 #[cfg(test)]
 mod tests {
-    use caisson_shim::proto::UnixNanos;
+    use caisson_images::ImportOptions;
+    use caisson_shim::proto::{FailureKind, StartFailure, UnixNanos};
 
     use super::*;
 
     fn running() -> StoredState {
-        StoredState::Running { pid: 1, started_at: Timestamp::from_unix_nanos(1), boot_id: "now".into() }
+        StoredState::Running { started_at: Timestamp::from_unix_nanos(1) }
     }
 
-    fn code(stored: StoredState, record: Option<ExitRecord>, boot_id: &str) -> (i32, bool) {
-        let (state, ended) = settle(stored, record, boot_id);
+    fn code(stored: StoredState, record: Option<ExitRecord>) -> (i32, bool) {
+        let (state, ended) = settle(stored, record);
         (state.describe().exit_code, ended)
     }
 
     #[test]
     fn an_end_that_nobody_saw_is_told_by_its_record_or_by_custom() {
         let record = ExitRecord { code: 3, finished_at: UnixNanos(5), oom_killed: false, failure: None };
-        assert_eq!(code(running(), Some(record.clone()), "now"), (3, true));
-        assert_eq!(code(running(), None, "now"), (137, true));
-        assert_eq!(code(running(), None, "later"), (255, true));
+        assert_eq!(code(running(), Some(record.clone())), (3, true));
+        assert_eq!(code(running(), None), (137, true));
         let created = StoredState::Created { exit_code: 0, error: String::new() };
-        assert_eq!(code(created.clone(), Some(record), "now"), (3, true));
-        assert_eq!(code(created, None, "now"), (0, false));
+        assert_eq!(code(created.clone(), Some(record)), (3, true));
+        assert_eq!(code(created, None), (0, false));
+    }
+
+    #[test]
+    fn a_hold_that_a_power_cut_took_is_taken_again() {
+        let root = tempfile::tempdir().unwrap();
+        let images = Store::open(root.path()).unwrap();
+        let image = images.import(&[0; 1024][..], &ImportOptions::default()).unwrap();
+        let gone = format!("sha256:{}", "0".repeat(64));
+        hold(
+            &images,
+            &[("lost".into(), gone), ("none".into(), String::new()), ("cut".into(), image.to_string())],
+        );
+        assert_eq!(images.held("cut").unwrap(), images.layers(&image).unwrap());
+    }
+
+    #[test]
+    fn a_start_that_failed_unseen_is_no_run() {
+        let failure = StartFailure { kind: FailureKind::NotFound, message: "no such file".into() };
+        let record =
+            ExitRecord { code: 127, finished_at: UnixNanos(5), oom_killed: false, failure: Some(failure) };
+        let (state, ended) = settle(running(), Some(record));
+        assert!(matches!(state, State::Created(Created { exit_code: 127, .. })));
+        assert!(!ended);
     }
 
     #[test]
@@ -250,6 +300,6 @@ mod tests {
             error: String::new(),
         };
         let record = ExitRecord { code: 3, finished_at: UnixNanos(5), oom_killed: false, failure: None };
-        assert_eq!(code(stored, Some(record), "now"), (7, false));
+        assert_eq!(code(stored, Some(record)), (7, false));
     }
 }

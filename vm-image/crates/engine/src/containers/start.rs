@@ -6,9 +6,9 @@ use caisson_docker_api::time::Timestamp;
 use caisson_networks::{AttachRequest, NetworkMode, Sandbox};
 use caisson_shim::proto::{FailureKind, StartFailure};
 use caisson_shim::{LogTarget, Rootfs, ShimConfig, Stdin};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
-use super::record::{Definition, Directory};
+use super::record::{Definition, Directory, Lasting, StoredState};
 use super::shim::{Shim, ShimProcess};
 use super::state::{Exited, Running, State};
 use super::task::{Request, Task, watch_end};
@@ -50,19 +50,39 @@ impl Task {
         if let Some(finishing) = self.finishing.take() {
             finishing.done().await;
         }
-        match self.launch(before).await {
+        // Gone before the start is on the disk: it must not be taken for the new run's.
+        self.directory
+            .clear_exit_record()
+            .map_err(|e| ApiError::from_chain("could not prepare the container", &e))?;
+        let noted = self.note_start();
+        let launched = self.launch(before).await;
+        noted.await;
+        match launched {
             Ok(running) => {
                 info!(pid = running.pid, "container started");
                 self.end = Some(watch_end(self.shim.clone(), self.directory.exit_record()));
-                self.set_state(State::Running(running), false);
+                self.set_state(State::Running(running), false).await;
                 self.ground.tell(&self.definition, "start", &[]);
                 Ok(())
             }
             Err(failure) => {
-                self.note_failure(&failure);
+                self.note_failure(&failure).await;
                 self.waiting.clear();
                 self.remove_if_ended().await;
                 Err(failure.error)
+            }
+        }
+    }
+
+    /// Writes down that a start was asked for, so that no power cut makes a container that ran one that never did. The
+    /// disk is waited for while the container is launched, not before.
+    fn note_start(&self) -> impl Future<Output = ()> + use<> {
+        let directory = self.directory.clone();
+        let stored = StoredState::Running { started_at: Timestamp::now() };
+        let noted = tokio::task::spawn_blocking(move || directory.write_state(&stored, Lasting::BeyondPower));
+        async move {
+            if let Err(error) = noted.await.map_err(std::io::Error::other).flatten() {
+                error!(error = %chain(&error), "could not write down a container's start");
             }
         }
     }
@@ -142,13 +162,13 @@ impl Task {
     }
 
     /// A container that did not start is what it was, but for its exit code and the reason.
-    fn note_failure(&mut self, failure: &StartError) {
+    async fn note_failure(&mut self, failure: &StartError) {
         let (exit_code, error) = (failure.exit_code, failure.error.message.clone());
         let state = match self.state() {
             State::Exited(exited) => State::Exited(Exited { exit_code, error, ..exited }),
             _ => State::Created(super::state::Created { exit_code, error }),
         };
-        self.set_state(state, false);
+        self.set_state(state, false).await;
     }
 }
 
@@ -212,10 +232,6 @@ fn prepare(
         },
         exit_record: directory.exit_record(),
     };
-    match std::fs::remove_file(directory.exit_record()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
-    }
     shim.spawn(&ground.shim, &spec, &config).map_err(|e| ApiError::from_chain("could not start a shim", &e))
 }
 

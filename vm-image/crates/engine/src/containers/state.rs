@@ -101,16 +101,12 @@ impl State {
     }
 
     /// What the next engine must know; nothing of one that goes away.
-    pub(crate) fn stored(&self, boot_id: &str) -> Option<StoredState> {
+    pub(crate) fn stored(&self) -> Option<StoredState> {
         match self {
             Self::Created(created) => {
                 Some(StoredState::Created { exit_code: created.exit_code, error: created.error.clone() })
             }
-            Self::Running(running) => Some(StoredState::Running {
-                pid: running.pid,
-                started_at: running.started_at,
-                boot_id: boot_id.to_owned(),
-            }),
+            Self::Running(running) => Some(StoredState::Running { started_at: running.started_at }),
             Self::Exited(exited) => Some(StoredState::Exited {
                 started_at: exited.started_at,
                 finished_at: exited.finished_at,

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tracing::{Instrument, error, info, info_span};
 
 use super::attach::{Attached, Streams};
-use super::record::{Definition, Directory};
+use super::record::{Definition, Directory, Lasting, StoredState};
 use super::shim::{Finishing, Shim, timestamp};
 use super::signal::SignalNumber;
 use super::state::{Exited, Running, State, Status};
@@ -18,10 +18,8 @@ use super::{Containers, Ground, Handle, Register, cgroup};
 use crate::error::{ApiError, chain};
 use caisson_docker_api::time::Timestamp;
 
-/// The code of a container whose shim was killed: it went with it.
+/// The code of a container whose shim was killed, or whose machine lost its power: it went with it.
 pub(super) const KILLED: i32 = 137;
-/// The code of a container that ran when its machine ended, as dockerd has it.
-pub(super) const LOST: i32 = 255;
 
 type Answer<T> = oneshot::Sender<Result<T, ApiError>>;
 
@@ -150,12 +148,10 @@ impl Task {
         self.status.borrow().state.clone()
     }
 
-    /// Writes down and publishes a new state.
-    pub(super) fn set_state(&mut self, state: State, ended: bool) {
-        if let Some(stored) = state.stored(&self.ground.boot_id)
-            && let Err(error) = self.directory.write_state(&stored)
-        {
-            error!(error = %chain(&error), "could not write the container's state");
+    /// Writes down and publishes a new state, in this order: what was told stays so.
+    pub(super) async fn set_state(&mut self, state: State, ended: bool) {
+        if let Some(stored) = state.stored() {
+            self.write_down(stored).await;
         }
         self.status.send_modify(|status| {
             if !matches!(state, State::Removed | State::Removing(_)) {
@@ -164,6 +160,18 @@ impl Task {
             status.ends += u64::from(ended);
             status.state = state;
         });
+    }
+
+    async fn write_down(&self, stored: StoredState) {
+        // Of a container that goes at its end nobody asks afterwards how that was.
+        let passing =
+            matches!(stored, StoredState::Running { .. }) || self.definition.host_config.auto_remove;
+        let lasting = if passing { Lasting::ThisBoot } else { Lasting::BeyondPower };
+        let directory = self.directory.clone();
+        let written = tokio::task::spawn_blocking(move || directory.write_state(&stored, lasting)).await;
+        if let Err(error) = written.map_err(std::io::Error::other).flatten() {
+            error!(error = %chain(&error), "could not write the container's state");
+        }
     }
 
     async fn ended(&mut self, record: Option<ExitRecord>) {
@@ -179,7 +187,7 @@ impl Task {
         if exited.oom_killed {
             self.ground.tell(&self.definition, "oom", &[]);
         }
-        self.set_state(State::Exited(exited), true);
+        self.set_state(State::Exited(exited), true).await;
         self.ground.tell(&self.definition, "die", &told);
         self.remove_if_ended().await;
     }
