@@ -30,6 +30,7 @@ cases![
     a_client_boots_a_stopped_machine,
     a_killed_qemu_is_noticed_and_the_next_client_boots,
     a_killed_daemon_leaves_nothing_behind,
+    a_full_data_disk_loses_nothing,
     a_missing_program_is_named,
     a_missing_image_is_named,
 ];
@@ -189,6 +190,24 @@ fn a_killed_daemon_leaves_nothing_behind(machine: &Machine) -> Result<()> {
     let now = machine.processes("qemu-system-x86_64")?;
     ensure!(now.len() == 1 && now != qemu, "before {qemu:?}, now {now:?}");
     ensure!(machine.docker().ok(["run", "--rm", "busybox", "echo", "back"])? == "back");
+    Ok(())
+}
+
+fn a_full_data_disk_loses_nothing(_machine: &Machine) -> Result<()> {
+    let small = Machine::new()?;
+    let output = small.caisson(&["start"]).env("CAISSON_DISK", "300").output()?;
+    ensure!(output.status.success(), "{}", told(&output));
+    let docker = small.docker();
+    docker.load_images()?;
+    docker.ok(["create", "--name", "before", "busybox", "echo", "still here"])?;
+    let fill = ["run", "--name", "filler", "busybox", "dd", "if=/dev/zero", "of=/fill", "bs=1M"];
+    let answer = docker.run(fill)?;
+    ensure!(answer.status == 1 && answer.err.contains("No space left on device"), "{answer:?}");
+    let answer = docker.feed(["import", "-", "one:more"], &vec![0x5A; 1 << 20])?;
+    ensure!(answer.status == 1, "{answer:?}");
+    ensure!(docker.ok(["images", "-q"])?.lines().count() == 3, "an image came or went");
+    docker.ok(["rm", "filler"])?;
+    ensure!(docker.ok(["start", "-a", "before"])? == "still here");
     Ok(())
 }
 

@@ -13,9 +13,6 @@ use std::{
 
 use caisson_hypervisor::Mib;
 
-/// The machine's data disk is a sparse file: this is what it can grow to, not what it takes.
-const DATA_DISK: Mib = Mib::from_gib(64);
-
 /// caisson-host: owns the Caisson machine and the Docker socket. Started by `caisson start` or the window.
 #[derive(Debug, Parser)]
 #[command(name = "caisson-host", version)]
@@ -25,12 +22,16 @@ pub(crate) struct Args {
     pub(crate) vm_image: Option<PathBuf>,
 
     /// Virtual processors of the machine [default: as many as this computer has]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", env = "CAISSON_CPUS")]
     pub(crate) cpus: Option<NonZero<u32>>,
 
     /// Memory of the machine in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(256..))]
+    #[arg(long, value_name = "MIB", env = "CAISSON_MEMORY", default_value_t = 2048, value_parser = mib(256))]
     pub(crate) memory: u64,
+
+    /// What the machine's data disk can grow to, in MiB; the file takes what is used, and is never made smaller
+    #[arg(long, value_name = "MIB", env = "CAISSON_DISK", default_value_t = 65_536, value_parser = mib(256))]
+    pub(crate) disk: u64,
 
     /// Start the machine at once, not only when it is needed
     #[arg(long)]
@@ -49,13 +50,17 @@ pub(crate) struct Args {
     pub(crate) detached: bool,
 }
 
+fn mib(least: u64) -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(least..)
+}
+
 /// The machine that these arguments describe.
 pub(crate) fn machine(args: &Args, dirs: &Dirs) -> anyhow::Result<MachineConfig> {
     Ok(MachineConfig {
         hostname: "caisson".to_owned(),
         image: image(args.vm_image.as_deref())?,
         data_disk: dirs.data_disk(),
-        data_size: DATA_DISK,
+        data_size: Mib(args.disk),
         runtime_dir: dirs.runtime.join("vm"),
         console_log: dirs.console_log(),
         cpus: args.cpus.map_or_else(processors, NonZero::get),
