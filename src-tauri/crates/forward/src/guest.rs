@@ -22,24 +22,10 @@ impl Guest for MachineHandle {
     }
 
     async fn relay(&self, to: SocketAddr) -> Result<VsockStream, RelayError> {
-        let state = self.status().borrow().state;
-        if !runs(state) {
-            return Err(Unavailable::Stopped.into());
-        }
-        Self::relay(self, to).await
+        self.relay_if_running(to).await
     }
 
     fn has_failed(&self) -> bool {
         self.status().borrow().state == MachineState::Failed
-    }
-}
-
-/// Whether a container could be there to connect to. One that stops is not asked: the wish would start it again.
-fn runs(state: MachineState) -> bool {
-    match state {
-        MachineState::Booting { .. } | MachineState::Running => true,
-        MachineState::Stopped | MachineState::Preparing | MachineState::Stopping | MachineState::Failed => {
-            false
-        }
     }
 }

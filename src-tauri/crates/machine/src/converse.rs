@@ -202,7 +202,10 @@ impl Owner {
         let ending = guest.stopping.is_some();
         match request {
             Some(Request::Start(reply)) => self.wanted(guest, Waiter::Start(reply), now),
-            Some(Request::Need(reply)) => self.wanted(guest, Waiter::Need(reply), now),
+            Some(Request::Find(reply)) if ending => Waiter::Need(reply).refuse(Unavailable::Stopped),
+            Some(Request::Need(reply) | Request::Find(reply)) => {
+                self.wanted(guest, Waiter::Need(reply), now);
+            }
             Some(Request::Stop(reply)) => self.queue.wait_for_end(reply),
             Some(Request::Restart(reply)) => self.queue.wait_for_next(Waiter::Start(reply), now),
             Some(Request::ShutDown) | None => self.queue.shutting_down = true,

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{Failure, MachineStatus};
+use crate::{Failure, MachineStatus, queue::Reply};
 
 /// How long a guest may refuse streams, being behind with accepting those before (its backlog is 128, listen(2)).
 const CROWD_LIMIT: Duration = Duration::from_secs(10);
@@ -83,13 +83,15 @@ pub enum RelayError {
 /// What the owner task is asked for. Each is answered when it is done, not when it is begun.
 pub(crate) enum Request {
     /// Run, if it does not.
-    Start(oneshot::Sender<Result<(), Unavailable>>),
+    Start(Reply<()>),
     /// Be off, if it is not.
-    Stop(oneshot::Sender<Result<(), Unavailable>>),
+    Stop(Reply<()>),
     /// Be off, then run.
-    Restart(oneshot::Sender<Result<(), Unavailable>>),
+    Restart(Reply<()>),
     /// Run, and give the machine whose engine answers.
-    Need(oneshot::Sender<Result<Arc<dyn Vm>, Unavailable>>),
+    Need(Reply<Arc<dyn Vm>>),
+    /// Give the machine whose engine answers, if it runs or boots.
+    Find(Reply<Arc<dyn Vm>>),
     /// Be off and end the task.
     ShutDown,
 }
@@ -129,12 +131,24 @@ impl MachineHandle {
     /// Opens a stream to the engine's API, with half-close in both directions. A machine that is off is started first and waited for; a machine that failed
     /// is tried again.
     pub async fn api(&self) -> Result<VsockStream, Unavailable> {
-        Ok(Box::new(self.open(GUEST_API).await?))
+        Ok(Box::new(self.open(GUEST_API, Request::Need).await?))
     }
 
     /// Opens a TCP connection to an address inside the guest, such as a container's. The machine is started if it is off.
     pub async fn relay(&self, address: SocketAddr) -> Result<VsockStream, RelayError> {
-        let mut stream = self.open(GUEST_RELAY).await?;
+        Self::connect(self.open(GUEST_RELAY, Request::Need).await?, address).await
+    }
+
+    /// Opens a TCP connection as [`relay`](Self::relay) does, but never starts the machine: one that is off or stops is
+    /// [`Unavailable::Stopped`].
+    pub async fn relay_if_running(&self, address: SocketAddr) -> Result<VsockStream, RelayError> {
+        Self::connect(self.open(GUEST_RELAY, Request::Find).await?, address).await
+    }
+
+    async fn connect(
+        mut stream: Duplex<VsockStream>,
+        address: SocketAddr,
+    ) -> Result<VsockStream, RelayError> {
         let broken = |source| RelayError::Broken { address, source };
         let request = RelayRequest { address, protocol: RelayProtocol::Tcp };
         write_frame(&mut stream, &request).await.map_err(broken)?;
@@ -154,11 +168,15 @@ impl MachineHandle {
     }
 
     /// Opens a stream to a port that a running guest listens on, so a refusal means that it is behind. A machine that
-    /// dies just then is one that is off: the next round boots it again.
-    async fn open(&self, port: GuestVsockPort) -> Result<Duplex<VsockStream>, Unavailable> {
+    /// dies just then is one that is off: the next round asks for it again.
+    async fn open(
+        &self,
+        port: GuestVsockPort,
+        machine: impl Fn(Reply<Arc<dyn Vm>>) -> Request,
+    ) -> Result<Duplex<VsockStream>, Unavailable> {
         let (mut until, mut pause) = (None, FIRST_PAUSE);
         loop {
-            let vm = self.ask(Request::Need).await?;
+            let vm = self.ask(&machine).await?;
             let until = *until.get_or_insert_with(|| Instant::now() + CROWD_LIMIT);
             match vm.connect(port).await {
                 Err(ConnectError::Refused(_) | ConnectError::Ended(_)) if Instant::now() < until => {
@@ -171,10 +189,7 @@ impl MachineHandle {
         }
     }
 
-    async fn ask<T>(
-        &self,
-        request: impl FnOnce(oneshot::Sender<Result<T, Unavailable>>) -> Request,
-    ) -> Result<T, Unavailable> {
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Unavailable> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.map_err(|_| Unavailable::ShuttingDown)?;
         answer.await.map_err(|_| Unavailable::ShuttingDown)?

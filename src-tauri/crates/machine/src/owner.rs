@@ -63,6 +63,7 @@ impl Owner {
                 self.queue.wait(Waiter::Start(reply), now);
             }
             Some(Request::Need(reply)) => self.queue.wait(Waiter::Need(reply), now),
+            Some(Request::Find(reply)) => Waiter::Need(reply).refuse(Unavailable::Stopped),
             Some(Request::Stop(reply)) => {
                 self.set_off();
                 // Nobody waits any more: fine, it is off.
@@ -143,7 +144,7 @@ impl Owner {
         let now = Instant::now();
         match request {
             Some(Request::Start(reply)) => self.queue.wait(Waiter::Start(reply), now),
-            Some(Request::Need(reply)) => self.queue.wait(Waiter::Need(reply), now),
+            Some(Request::Need(reply) | Request::Find(reply)) => self.queue.wait(Waiter::Need(reply), now),
             Some(Request::Stop(reply)) => {
                 self.queue.wait_for_end(reply);
                 return true;

@@ -7,7 +7,8 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::Unavailable;
 
-type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
+/// Where an answer goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
 
 /// Somebody who waits for a machine that runs.
 pub(crate) enum Waiter {
@@ -26,7 +27,7 @@ impl Waiter {
         }
     }
 
-    fn refuse(self, why: Unavailable) {
+    pub(crate) fn refuse(self, why: Unavailable) {
         match self {
             Self::Start(reply) => drop(reply.send(Err(why))),
             Self::Need(reply) => drop(reply.send(Err(why))),

@@ -379,3 +379,14 @@ async fn a_machine_has_one_owner_and_is_free_after_a_shut_down() {
     assert!(matches!(handle.start().await, Err(Unavailable::ShuttingDown)));
     assert!(Machine::spawn(config(bench.dir.path()), fake).is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_to_a_container_alone_never_starts_the_machine() {
+    let bench = good();
+    let to = "172.17.0.2:7".parse().unwrap();
+    let off = bench.handle().relay_if_running(to).await.err();
+    assert!(matches!(off, Some(RelayError::Unavailable(Unavailable::Stopped))), "{off:?}");
+    assert_eq!(bench.now().state, MachineState::Stopped);
+    bench.handle().start().await.unwrap();
+    bench.handle().relay_if_running(to).await.unwrap();
+}
