@@ -63,8 +63,14 @@ pub(crate) const PROBES: &[Probe] = &[
         except: &["/GraphDriver/Data/MergedDir", "/HostConfig/OomKillDisable"],
     },
     get("container_list", "/containers/json?all=1&filters=%7B%22name%22%3A%5B%22probe%22%5D%7D", Show::Shape),
-    get("image_list", "/images/json", Show::Shape),
-    get("network", "/networks/bridge", Show::Shape),
+    get("image_list", "/images/json?filters=%7B%22reference%22%3A%5B%22busybox%22%5D%7D", Show::Shape),
+    Probe {
+        name: "network",
+        call: Call::Get("/networks/bridge"),
+        show: Show::Shape,
+        // Other cases' containers come and go.
+        except: &["/Containers"],
+    },
     get("network_none", "/networks/none", Show::Shape),
     get("network_host", "/networks/host", Show::Shape),
     get("unknown_path", "/nothing", Show::Whole),
