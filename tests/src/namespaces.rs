@@ -61,11 +61,6 @@ impl Namespaces {
         Ok(Self { first, pid })
     }
 
-    /// The first process, as this system numbers it.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
     /// A command that will run inside.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("nsenter");

@@ -42,16 +42,13 @@ fn kill(pid: u32) -> Result<()> {
 
 fn state(machine: &Machine) -> Result<String> {
     let status = machine.status()?;
-    let kind = status.pointer("/machine/state/kind").or(status.pointer("/state/kind"));
-    Ok(kind.and_then(|kind| kind.as_str()).with_context(|| status.to_string())?.to_owned())
+    Ok(status["state"]["kind"].as_str().with_context(|| status.to_string())?.to_owned())
 }
 
 fn status_tells_each_stage_and_its_time(machine: &Machine) -> Result<()> {
     ensure!(state(machine)? == "running");
     let status = machine.status()?;
-    let stages =
-        status.pointer("/machine/stages").or(status.pointer("/stages")).and_then(|stages| stages.as_array());
-    let stages = stages.with_context(|| status.to_string())?;
+    let stages = status["stages"].as_array().with_context(|| status.to_string())?;
     ensure!(stages.len() == 6, "{status}");
     ensure!(stages.iter().all(|stage| stage["progress"] == "done" && stage["took_ms"].is_u64()), "{status}");
     Ok(())
