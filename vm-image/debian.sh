@@ -1,5 +1,5 @@
 # Sourced by `build`: fetches the Debian packages that versions.toml names, with an apt that shares nothing with the
-# system's own but the mirror and the keyring.
+# system's own but the mirror and the keyring; where there is none, by their pinned places and digests alone.
 #
 # A package whose digest is in the cache needs no network. Otherwise apt's signed index vouches for what is
 # downloaded, and the pin in versions.toml must agree with it. Only when the pinned version is gone from the archive
@@ -98,12 +98,27 @@ resolve() {
     sha256=$(in_archive "$package" "$version")
 }
 
+# download_pin PACKAGE VERSION SHA256 POOL: the same without an apt, from the mirror that CAISSON_DEBIAN_MIRROR names. The
+# pinned digest is what vouches for it; there is no index that could name a successor.
+download_pin() {
+    local site=${CAISSON_DEBIAN_MIRROR:-}
+    [ -n "$site" ] || die "where Debian's packages come from is not known on this computer: set CAISSON_DEBIAN_MIRROR to the address of a Debian mirror, ending in /debian"
+    case $4 in pool/updates/*) site+=-security ;; esac
+    curl --fail --silent --show-error --location --output "$debs/$3.part" "$site/$4/$1_${2#*:}_$arch.deb" \
+        || die "$1 $2 cannot be fetched from $site; if it has left the archive, build the image on a Debian, which finds its successor"
+    printf '%s  %s\n' "$3" "$debs/$3.part" | sha256sum --check --quiet --strict || die "$1 $2 has not its digest"
+    mv "$debs/$3.part" "$debs/$3.deb"
+}
+
 # deb NAME: the path of the package that versions.toml calls NAME, fetched if need be, goes to `fetched`; what was
 # really used is added to `packages` (name, version, sha256), for the manifest.
 deb() {
     local table=$1.$arch package version sha256
     package=$(pin "$table" package) version=$(pin "$table" version) sha256=$(pin "$table" sha256)
     [ -n "$package" ] && [ -n "$version" ] && [ -n "$sha256" ] || die "versions.toml has no complete [$table]"
+    if [ ! -f "$debs/$sha256.deb" ] && ! command -v apt-get >/dev/null; then
+        download_pin "$package" "$version" "$sha256" "$(pin "$table" pool)"
+    fi
     if [ ! -f "$debs/$sha256.deb" ]; then
         prepare_apt
         resolve "$table"

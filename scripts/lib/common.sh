@@ -1,4 +1,5 @@
-# Sourced by the scripts: where things are cached, how progress and errors look, and a private apt.
+# Sourced by the scripts: where things are cached, how progress and errors look, which system this is, a private apt.
+# shellcheck shell=bash
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cache=${CAISSON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/caisson}
@@ -8,6 +9,44 @@ mkdir -p "$cache"
 step() { printf '\n==> %s\n' "$*"; }
 note() { printf '    %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# Which system this is. On a Mac, GNU's tools go by their own names, as install-deps gets them from Homebrew.
+case $(uname -s) in
+    Linux) system=linux ;;
+    Darwin)
+        system=macos
+        brew=$(brew --prefix 2>/dev/null) || die "Homebrew is missing, from which Caisson's tools come: https://brew.sh"
+        PATH=$brew/bin:$brew/opt/cpio/bin:$PATH
+        for formula in coreutils findutils gawk gnu-sed grep; do PATH=$brew/opt/$formula/libexec/gnubin:$PATH; done
+        ;;
+    MINGW* | MSYS*) system=windows ;;
+    *) die "Caisson runs on Linux, macOS and Windows (in Git Bash), not on $(uname -s)" ;;
+esac
+
+# this_arch: this computer's architecture, by Debian's name for it.
+this_arch() {
+    case $(uname -m) in
+        x86_64 | amd64) echo amd64 ;;
+        aarch64 | arm64) echo arm64 ;;
+        *) die "there is no machine for $(uname -m), only for x86_64 and aarch64" ;;
+    esac
+}
+
+# put_image FROM INTO: copies the files of a machine's image. A running machine keeps the old ones, which it has open; the
+# manifest goes last, for an image is whole when its manifest fits. What is there already stays, with its time, by which
+# the host knows that it has looked at it.
+put_image() {
+    local file
+    mkdir -p "$2"
+    for file in kernel initrd root.erofs manifest.json; do
+        if [ ! -e "$1/$file" ]; then
+            rm -f "$2/$file"
+        elif ! cmp -s "$1/$file" "$2/$file"; then
+            cp --sparse=always "$1/$file" "$2/.$file.new"
+            mv "$2/.$file.new" "$2/$file"
+        fi
+    done
+}
 
 # quietly NAME COMMAND...: runs the command with its output in a log, and shows the log's end when it fails.
 quietly() {

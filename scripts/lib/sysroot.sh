@@ -23,24 +23,29 @@ rust_src() {
 
 # prepare_sysroot: makes them if need be, and points cargo at them.
 prepare_sysroot() {
-    make_sysroot
+    make_sysroot check aarch64-apple-darwin
+    make_sysroot check aarch64-unknown-linux-musl
+    make_sysroot build x86_64-pc-windows-gnu
+    [ -z "${src:-}" ] || rm -rf "$src"
+    # Checking needs no objects: a compiler that writes empty ones serves the crates that compile C and Objective-C.
+    printf '#!/bin/sh\nwhile [ $# -gt 0 ]; do [ "$1" = -o ] && : >"$2"; shift; done\n' >"$sysroot/stubcc"
+    chmod +x "$sysroot/stubcc"
     export CC_aarch64_apple_darwin=$sysroot/stubcc AR_aarch64_apple_darwin=/bin/true
+    export CC_aarch64_unknown_linux_musl=$sysroot/stubcc AR_aarch64_unknown_linux_musl=/bin/true
     export CARGO_TARGET_AARCH64_APPLE_DARWIN_RUSTFLAGS=--sysroot=$sysroot
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUSTFLAGS=--sysroot=$sysroot
     export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUSTFLAGS=--sysroot=$sysroot
 }
 
+# make_sysroot check|build TARGET: the library of one target, for checking only or for linking too.
 make_sysroot() {
-    [ ! -e "$sysroot/ready" ] || return 0
-    step "Standard libraries for macOS and Windows (once, some minutes)"
-    local src library
-    src=$(mktemp -d "$cache/rust-src.XXXX")
-    rust_src "$src"
-    library=$(echo "$src"/usr/src/rustc-*/library)
-    quietly sysroot-darwin scripts/lib/mk-sysroot check "$library" aarch64-apple-darwin "$sysroot"
-    quietly sysroot-windows scripts/lib/mk-sysroot build "$library" x86_64-pc-windows-gnu "$sysroot"
-    rm -rf "$src"
-    # Checking needs no objects: a compiler that writes empty ones serves the crates that compile Objective-C.
-    printf '#!/bin/sh\nwhile [ $# -gt 0 ]; do [ "$1" = -o ] && : >"$2"; shift; done\n' >"$sysroot/stubcc"
-    chmod +x "$sysroot/stubcc"
-    touch "$sysroot/ready"
+    local ready=$sysroot/lib/rustlib/$2/.ready
+    [ ! -e "$ready" ] || return 0
+    step "The standard library for $2 (once, a minute or two)"
+    if [ -z "${src:-}" ]; then
+        src=$(mktemp -d "$cache/rust-src.XXXX")
+        rust_src "$src"
+    fi
+    quietly "sysroot-$2" scripts/lib/mk-sysroot "$1" "$(echo "$src"/usr/src/rustc-*/library)" "$2" "$sysroot"
+    touch "$ready"
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::bounded::{self, Bounded};
 use crate::fixtures;
 
 /// `docker`, pointed at one engine.
@@ -48,9 +49,9 @@ impl Docker {
         Ok(command)
     }
 
-    /// Runs `docker ARGS` to its end, with nothing on standard input.
+    /// Runs `docker ARGS` to its end, with nothing on standard input. One that hangs is killed, and is an error.
     pub fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<Answer> {
-        Ok(answer(self.command(args)?.stdin(Stdio::null()).output()?))
+        Ok(answer(self.command(args)?.in_time()?))
     }
 
     /// Runs `docker ARGS`, which has to succeed, and returns its output.
@@ -70,10 +71,12 @@ impl Docker {
         Ok(answer(output))
     }
 
-    /// Starts `docker ARGS` with pipes for all three streams.
+    /// Starts `docker ARGS` with pipes for all three streams, which end in time: one that hangs is killed.
     pub fn spawn<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<Child> {
         let mut command = self.command(args)?;
-        Ok(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        bounded::watch(&child, bounded::told(&command))?;
+        Ok(child)
     }
 
     /// Loads the images that cases run: `busybox`, `hello-world` and `web`.

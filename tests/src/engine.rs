@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::api::Api;
+use crate::bounded;
 use crate::cli::Docker;
 use crate::namespaces::{Cgroups, Namespaces, child_of};
 use crate::subject::Subject;
@@ -45,6 +46,15 @@ impl Kind {
     }
 }
 
+/// What an engine is told at its start that is only known when the test runs.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    /// Arguments that both kinds of engine have.
+    pub arguments: Vec<String>,
+    /// Variables of its environment.
+    pub variables: Vec<(String, String)>,
+}
+
 /// A running engine with its namespaces and its data.
 pub struct Engine {
     /// Which one it is.
@@ -53,15 +63,40 @@ pub struct Engine {
     process: Mutex<Child>,
     namespaces: Namespaces,
     home: TempDir,
+    setting: Setting,
+    told: Told,
+}
+
+/// What an engine is started with besides what every engine needs.
+#[derive(Clone, Copy, Default)]
+pub struct Setting {
+    /// A shell line that runs in its namespaces before.
+    pub before: &'static str,
+    /// More arguments, which both engines understand.
+    pub arguments: &'static [&'static str],
 }
 
 impl Engine {
     /// Starts an engine with empty data and waits for its first answer.
     pub fn start(kind: Kind) -> Result<Self> {
+        Self::start_with(kind, Setting::default())
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(kind: Kind, setting: Setting) -> Result<Self> {
+        Self::start_told(kind, setting, Told::default())
+    }
+
+    /// The same with what is only known when the test runs.
+    pub fn start_told(kind: Kind, setting: Setting, told: Told) -> Result<Self> {
         let namespaces = Namespaces::new(kind.cgroups())?;
-        let home = tempfile::Builder::new().prefix("engine-").tempdir_in(fixtures::scratch()?)?;
-        let process = Mutex::new(spawn(kind, &namespaces, home.path())?);
-        let engine = Self { kind, process, namespaces, home };
+        // Not below anybody's home: a dockerd with users of its own wants a way to its data that is open to all.
+        let home = tempfile::Builder::new().prefix("caisson-engine-").tempdir_in("/var/tmp")?;
+        if !setting.before.is_empty() {
+            namespaces.shell(setting.before)?;
+        }
+        let process = Mutex::new(spawn(kind, setting, &told, &namespaces, home.path())?);
+        let engine = Self { kind, process, namespaces, home, setting, told };
         engine.answers()?;
         Ok(engine)
     }
@@ -99,14 +134,16 @@ impl Engine {
     /// Starts it again on the same data, and waits for its first answer.
     pub fn start_again(&self) -> Result<()> {
         *self.process.lock().expect("no test panics with it") =
-            spawn(self.kind, &self.namespaces, self.home.path())?;
+            spawn(self.kind, self.setting, &self.told, &self.namespaces, self.home.path())?;
         self.answers()
     }
 
     fn end(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.pid()?)?;
         kill_process(Pid::from_raw(pid).context("pid 0")?, signal)?;
-        self.process.lock().expect("no test panics with it").wait()?;
+        let mut process = self.process.lock().expect("no test panics with it");
+        bounded::watch(&process, format!("{} after a signal", self.kind.name()))?;
+        process.wait()?;
         Ok(())
     }
 
@@ -140,19 +177,36 @@ impl Subject for Engine {
     fn on_host(&self, program: &str) -> Command {
         self.namespaces.command(program)
     }
+
+    fn registry_certificates(&self) -> Option<PathBuf> {
+        (self.kind == Kind::Caisson).then(|| certificates(self.home.path()))
+    }
+
+    fn network(&self) -> Option<PathBuf> {
+        Some(self.namespaces.network())
+    }
 }
 
 fn socket(home: &Path) -> PathBuf {
     home.join("docker.sock")
 }
 
-fn spawn(kind: Kind, namespaces: &Namespaces, home: &Path) -> Result<Child> {
-    let log =
-        File::options().create(true).append(true).open(output()?.join(format!("{}.log", kind.name())))?;
+fn certificates(home: &Path) -> PathBuf {
+    home.join("certs.d")
+}
+
+/// What an engine of this kind writes in its log, all of them in one.
+pub fn log(kind: Kind) -> Result<PathBuf> {
+    Ok(output()?.join(format!("{}.log", kind.name())))
+}
+
+fn spawn(kind: Kind, setting: Setting, told: &Told, namespaces: &Namespaces, home: &Path) -> Result<Child> {
+    let log = File::options().create(true).append(true).open(log(kind)?)?;
     let mut command = match kind {
         Kind::Caisson => caisson(namespaces, home)?,
         Kind::Dockerd => dockerd(namespaces, home)?,
     };
+    command.args(setting.arguments).args(&told.arguments).envs(told.variables.iter().cloned());
     let process = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
     Ok(process)
 }
@@ -162,6 +216,7 @@ fn caisson(namespaces: &Namespaces, home: &Path) -> Result<Command> {
     let mut command = namespaces.command(programs.join("caisson-engine"));
     command.arg("--data-root").arg(home.join("data"));
     command.arg("--listen").arg(format!("unix://{}", socket(home).display()));
+    command.arg("--registry-certificates").arg(certificates(home));
     command.arg("--exec-root").arg("/run/caisson");
     command.arg("--shim").arg(programs.join("caisson-shim"));
     Ok(command)

@@ -49,6 +49,26 @@ pub fn images() -> Result<PathBuf> {
     })
 }
 
+/// The archive of a small Debian's root, for `docker import`.
+pub fn debian() -> Result<PathBuf> {
+    static AT: OnceLock<PathBuf> = OnceLock::new();
+    once(&AT, || made_by("make-debian"))
+}
+
+/// The archive of a root of which systemd is the first process, for `docker import`.
+pub fn systemd() -> Result<PathBuf> {
+    static AT: OnceLock<PathBuf> = OnceLock::new();
+    once(&AT, || made_by("make-systemd"))
+}
+
+/// The file whose path a script of the fixtures prints last.
+fn made_by(script: &str) -> Result<PathBuf> {
+    let output = Command::new(repository().join("tests/fixtures").join(script)).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let path = String::from_utf8(output.stdout)?;
+    Ok(PathBuf::from(path.lines().last().context("it says where the file is")?))
+}
+
 /// The tar of a root file system with one file, `/hello`.
 pub fn root_archive() -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());

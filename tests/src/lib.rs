@@ -5,12 +5,20 @@
 //! system, and ending the first process of the pid namespace ends everything in it.
 
 pub mod api;
+pub mod bounded;
 pub mod cases;
 pub mod cli;
+pub mod crafted;
 pub mod engine;
+pub mod faults;
 pub mod fixtures;
 pub mod machine;
 pub mod namespaces;
+pub mod registry;
+pub mod registry_data;
+pub mod soak;
+pub mod soak_images;
+pub mod store_check;
 pub mod subject;
 
 use std::path::PathBuf;

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::api::Api;
+use crate::bounded::Bounded;
 use crate::cli::Docker;
 use crate::repository;
 use crate::subject::Subject;
@@ -57,6 +59,11 @@ impl Machine {
             .env("DOCKER_CONFIG", self.docker_config())
     }
 
+    /// The machine's image that lies beside the programs.
+    pub fn image(&self) -> PathBuf {
+        self.programs.join("../vm-image")
+    }
+
     /// The home's folder.
     pub fn home(&self) -> &Path {
         self.home.path()
@@ -69,20 +76,32 @@ impl Machine {
 
     /// Runs `caisson ARGS`, which has to succeed, and returns its output.
     pub fn ok(&self, args: &[&str]) -> Result<String> {
-        let output = self.caisson(args).output()?;
+        let output = self.caisson(args).in_time()?;
         ensure!(output.status.success(), "caisson {args:?} ended with {}: {}", output.status, told(&output));
         Ok(String::from_utf8(output.stdout)?)
     }
 
     /// What `caisson status --json` says.
     pub fn status(&self) -> Result<Value> {
-        let output = self.caisson(&["status", "--json"]).output()?;
+        let output = self.caisson(&["status", "--json"]).in_time()?;
         serde_json::from_slice(&output.stdout).with_context(|| told(&output))
     }
 
     /// Where Docker clients find the engine.
     pub fn socket(&self) -> PathBuf {
         self.home.path().join("run/caisson/docker.sock")
+    }
+
+    /// Ends the machine and its daemon, if need be without asking them.
+    pub fn end(&self) {
+        // A test that failed has said why; one that ended the daemon has nothing to stop.
+        let _ = self.caisson(&["stop"]).in_time();
+        for name in ["caisson-host", "qemu-system-x86_64"] {
+            for process in self.processes(name).unwrap_or_default() {
+                // It may be ending already.
+                let _ = kill(process);
+            }
+        }
     }
 
     /// This home's processes of a name, as this system numbers them.
@@ -126,9 +145,14 @@ impl Subject for Machine {
     }
 }
 
+/// Kills a process.
+pub fn kill(pid: u32) -> Result<()> {
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("pid 0")?;
+    Ok(kill_process(pid, Signal::KILL)?)
+}
+
 impl Drop for Machine {
     fn drop(&mut self) {
-        // A test that failed has said why; one that ended the daemon has nothing to stop.
-        let _ = self.caisson(&["stop"]).output();
+        self.end();
     }
 }

@@ -1,9 +1,10 @@
 //! Mount, network and pid namespaces that live as long as a value of this process.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::bounded::{self, Bounded};
 use anyhow::{Context, Result, ensure};
 
 /// The first process of the namespaces. It reaps orphans, and ends when its standard input does: so everything in the
@@ -61,6 +62,11 @@ impl Namespaces {
         Ok(Self { first, pid })
     }
 
+    /// Where the network namespace is.
+    pub fn network(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.pid))
+    }
+
     /// A command that will run inside.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("nsenter");
@@ -71,7 +77,7 @@ impl Namespaces {
 
     /// The standard output of a shell line that runs inside.
     pub fn shell(&self, line: &str) -> Result<String> {
-        let output = self.command("sh").args(["-c", line]).output()?;
+        let output = self.command("sh").args(["-c", line]).in_time()?;
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "`{line}` failed: {error}");
         Ok(String::from_utf8(output.stdout)?)
@@ -84,6 +90,8 @@ impl Drop for Namespaces {
             // The end of its input is what ends it; the flush says nothing that it waits for.
             let _ = input.flush();
         }
+        // It has ended, or is ended by this.
+        let _ = bounded::watch(&self.first, "the first process of the namespaces".to_owned());
         let _ = self.first.wait();
     }
 }

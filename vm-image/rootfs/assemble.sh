@@ -42,7 +42,7 @@ pack_initrd() {
 
 # check_tools TREE: the filesystem tools must start with the libraries beside them (a replaced package might not fit).
 check_tools() {
-    [ "$arch" = "$(dpkg --print-architecture)" ] || return 0
+    [ "$(uname -s) $arch" = "Linux $(this_arch)" ] || return 0
     local tool loader libs
     loader=$(layout | awk '$3 == "libc6" && $2 ~ /ld-linux/ { print $2 }')
     libs=$(layout | awk '$2 ~ /libc.so/ { print $2 }')

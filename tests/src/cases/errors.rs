@@ -12,7 +12,9 @@ cases![
     an_unknown_container_is_404,
     a_client_too_new_is_told,
     a_path_that_is_none_is_404,
+    what_belongs_to_a_swarm_is_503,
     a_body_that_is_no_json_is_400,
+    a_refused_body_does_not_hide_the_refusal,
 ];
 
 fn an_unknown_image_is_named(on: &dyn Subject) -> Result<()> {
@@ -65,6 +67,28 @@ fn a_path_that_is_none_is_404(on: &dyn Subject) -> Result<()> {
     Ok(())
 }
 
+fn what_belongs_to_a_swarm_is_503(on: &dyn Subject) -> Result<()> {
+    for path in [
+        "/nodes",
+        "/services",
+        "/services/any",
+        "/tasks",
+        "/secrets",
+        "/configs",
+        "/swarm",
+        "/swarm/unlockkey",
+    ] {
+        let answer = on.api().get(path)?;
+        let message = answer.json()?["message"].to_string();
+        ensure!(
+            answer.status == 503 && message.starts_with("\"This node is not a swarm manager. Use "),
+            "{path}: {} {message}",
+            answer.status
+        );
+    }
+    Ok(())
+}
+
 fn a_body_that_is_no_json_is_400(on: &dyn Subject) -> Result<()> {
     let answer = on.api().call(
         hyper::Method::POST,
@@ -73,5 +97,13 @@ fn a_body_that_is_no_json_is_400(on: &dyn Subject) -> Result<()> {
         b"{".to_vec(),
     )?;
     ensure!(answer.status == 400, "{}", answer.json()?);
+    Ok(())
+}
+
+/// By a client that sends all before it listens. More than this dockerd does not take either (Go's net/http: 256 KiB).
+fn a_refused_body_does_not_hide_the_refusal(on: &dyn Subject) -> Result<()> {
+    let body = json!("x".repeat(250_000));
+    let (head, _) = on.api().open("/no/such/path", &[], &body)?;
+    ensure!(head.starts_with("HTTP/1.1 404"), "{head}");
     Ok(())
 }

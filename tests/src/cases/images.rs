@@ -6,9 +6,11 @@ use anyhow::{Result, ensure};
 
 use crate::cases;
 use crate::fixtures;
+use crate::registry_data::ARCHITECTURE;
 use crate::subject::{Case, Subject};
 
 cases![
+    the_same_layer_twice_runs,
     load_names_what_it_loaded,
     load_of_a_tar_that_is_no_image_fails,
     a_tag_is_another_name,
@@ -16,6 +18,8 @@ cases![
     list_filters_by_reference_and_label,
     import_makes_an_image_of_a_root_file_system,
     an_image_in_use_is_not_removed,
+    a_prune_takes_what_nothing_uses,
+    history_tells_each_step,
 ];
 
 fn load_names_what_it_loaded(on: &dyn Subject) -> Result<()> {
@@ -61,7 +65,7 @@ fn inspect_tells_the_config(on: &dyn Subject) -> Result<()> {
         "{{json .Config.Cmd}} {{.Os}} {{.Architecture}}",
         "busybox",
     ])?;
-    ensure!(config == r#"["sh"] linux amd64"#, "{config}");
+    ensure!(config == format!(r#"["sh"] linux {ARCHITECTURE}"#), "{config}");
     Ok(())
 }
 
@@ -106,4 +110,88 @@ fn an_image_in_use_is_not_removed(on: &dyn Subject) -> Result<()> {
     docker.ok(["rm", "uses-image"])?;
     docker.ok(["rmi", "used:v1"])?;
     Ok(())
+}
+
+/// Labels keep other cases' images out of it.
+fn a_prune_takes_what_nothing_uses(on: &dyn Subject) -> Result<()> {
+    let (docker, root) = (on.docker(), fixtures::root_archive()?);
+    let import = |label: &str, name: &str| {
+        docker.feed(["import", "--change", &format!("LABEL pruned={label}"), "-", name], &root)?.ok()
+    };
+    let nameless = import("one", "pruned:v1")?;
+    let named = import("two", "pruned:v1")?;
+    let prune = |args: &[&str]| {
+        let fixed = ["image", "prune", "--force", "--filter", "label=pruned"];
+        docker.ok(fixed.iter().chain(args).copied().collect::<Vec<_>>())
+    };
+    ensure!(!prune(&["--filter", "until=1h"])?.contains("deleted"), "what is new was pruned");
+    let pruned = prune(&[])?;
+    ensure!(pruned.contains(&format!("deleted: {nameless}")) && !pruned.contains(&named), "{pruned}");
+    docker.ok(["create", "--name", "spares-image", &named, "/hello"])?;
+    ensure!(!prune(&["--all"])?.contains("deleted"), "what is in use was pruned");
+    docker.ok(["rm", "spares-image"])?;
+    let pruned = prune(&["--all"])?;
+    ensure!(
+        pruned.contains("untagged: pruned:v1") && pruned.contains(&format!("deleted: {named}")),
+        "{pruned}"
+    );
+    ensure!(pruned.contains("Total reclaimed space: 6B"), "{pruned}");
+    Ok(())
+}
+
+fn history_tells_each_step(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    let history = ["history", "--format", "{{.CreatedBy}} {{.Size}}", "busybox"];
+    ensure!(docker.ok(history)?.starts_with("make-images "));
+    let id = docker.ok(["image", "inspect", "-f", "{{.Id}}", "busybox"])?;
+    ensure!(docker.ok(["history", "--no-trunc", "-q", "busybox"])? == id);
+    let none = docker.run(["history", "no-such-image"])?;
+    ensure!(none.status == 1 && none.err.contains("No such image: no-such-image:latest"), "{none:?}");
+    Ok(())
+}
+
+/// Two steps of a build that do the same make the same layer.
+fn the_same_layer_twice_runs(on: &dyn Subject) -> Result<()> {
+    let archive = doubled(&std::fs::read(fixtures::images()?.join("busybox.tar"))?)?;
+    on.docker().feed(["load"], &archive)?.ok()?;
+    let layers = on.docker().ok(["image", "inspect", "-f", "{{len .RootFS.Layers}}", "doubled"])?;
+    ensure!(layers == "2", "{layers}");
+    ensure!(on.docker().ok(["run", "--rm", "doubled", "echo", "runs"])? == "runs");
+    on.docker().ok(["rmi", "doubled"]).map(drop)
+}
+
+/// The archive of an image, with each layer twice and under another name.
+fn doubled(archive: &[u8]) -> Result<Vec<u8>> {
+    let mut doubled = tar::Builder::new(Vec::new());
+    let mut read = tar::Archive::new(archive);
+    for entry in read.entries()? {
+        let mut entry = entry?;
+        let name = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
+        let mut content = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut content)?;
+        if name.ends_with(".json") {
+            let mut value: serde_json::Value = serde_json::from_slice(&content)?;
+            if name == "manifest.json" {
+                value[0]["RepoTags"] = serde_json::json!(["doubled:latest"]);
+                double(&mut value[0]["Layers"]);
+            } else {
+                double(&mut value["rootfs"]["diff_ids"]);
+                double(&mut value["history"]);
+            }
+            content = value.to_string().into_bytes();
+        }
+        if !name.is_empty() && entry.header().entry_type().is_file() {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_size(content.len() as u64);
+            doubled.append_data(&mut header, &name, &content[..])?;
+        }
+    }
+    Ok(doubled.into_inner()?)
+}
+
+fn double(list: &mut serde_json::Value) {
+    if let Some(list) = list.as_array_mut() {
+        list.extend(list.clone());
+    }
 }

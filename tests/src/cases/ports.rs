@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
+use crate::bounded::Bounded;
 use crate::cases;
 use crate::subject::Subject;
 
@@ -10,7 +11,21 @@ cases![
     a_port_closes_with_its_container_and_comes_back,
     a_port_in_use_fails_the_start_by_its_number,
     an_ephemeral_port_is_told,
+    a_port_has_several_bindings_and_each_is_told,
+    a_range_gives_the_first_number_that_is_free,
+    all_exposed_ports_are_published,
+    a_range_of_ports_is_published,
+    a_published_port_answers_containers_at_their_gateway,
+    a_port_of_one_loopback_address_is_closed_to_containers,
+    a_port_with_nobody_behind_it_is_closed_at_once,
+    a_port_that_is_taken_leaves_nothing_behind,
 ];
+
+/// What only Caisson is held to: dockerd starts a process for each address of each port.
+pub const OURS: &[crate::subject::Case] = &[crate::subject::Case {
+    name: "five_hundred_ports_are_published_at_once",
+    run: five_hundred_ports_are_published_at_once,
+}];
 
 fn published(on: &dyn Subject, container: &str) -> Result<u16> {
     let told = on.docker().ok(["port", container, "80/tcp"])?;
@@ -62,5 +77,158 @@ fn an_ephemeral_port_is_told(on: &dyn Subject) -> Result<()> {
     let port = published(on, "ephemeral")?;
     on.fetch(&format!("http://127.0.0.1:{port}/"))?;
     docker.ok(["rm", "-f", "ephemeral"])?;
+    Ok(())
+}
+
+fn a_port_has_several_bindings_and_each_is_told(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    let ports = ["-p", "127.0.0.1:28083:80", "-p", "[::1]:28084:80", "-p", "28085:80", "-p", "28086:90/udp"];
+    docker.ok([&["run", "-d", "--name", "many-doors"], &ports[..], &["web"]].concat())?;
+    let told = docker.ok(["port", "many-doors"])?;
+    let mut told: Vec<&str> = told.lines().collect();
+    told.sort_unstable();
+    let expected = [
+        "80/tcp -> 0.0.0.0:28085",
+        "80/tcp -> 127.0.0.1:28083",
+        "80/tcp -> [::1]:28084",
+        "80/tcp -> [::]:28085",
+        "90/udp -> 0.0.0.0:28086",
+        "90/udp -> [::]:28086",
+    ];
+    ensure!(told == expected, "{told:?}");
+    for url in
+        ["http://127.0.0.1:28083/", "http://[::1]:28084/", "http://127.0.0.1:28085/", "http://[::1]:28085/"]
+    {
+        ensure!(on.fetch(url)?.contains("web"), "{url}");
+    }
+    ensure!(on.is_closed("http://[::1]:28083/")?, "an address that was not asked for");
+    docker.ok(["rm", "-f", "many-doors"])?;
+    Ok(())
+}
+
+fn a_range_gives_the_first_number_that_is_free(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    for (name, number) in [("first-of-range", 28087), ("second-of-range", 28088)] {
+        docker.ok(["run", "-d", "--name", name, "-p", "127.0.0.1:28087-28088:80", "web"])?;
+        ensure!(published(on, name)? == number, "{name}");
+    }
+    let full =
+        docker.run(["run", "-d", "--name", "third-of-range", "-p", "127.0.0.1:28087-28088:80", "web"])?;
+    ensure!(full.status == 125 && full.err.contains(": all ports are allocated"), "{full:?}");
+    docker.ok(["rm", "-f", "first-of-range", "second-of-range", "third-of-range"])?;
+    Ok(())
+}
+
+fn all_exposed_ports_are_published(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok([
+        "run",
+        "-d",
+        "--name",
+        "all-exposed",
+        "-P",
+        "--expose",
+        "81-82",
+        "--expose",
+        "53/udp",
+        "web",
+    ])?;
+    let told = docker.ok(["port", "all-exposed"])?;
+    for port in ["80/tcp", "81/tcp", "82/tcp", "53/udp"] {
+        ensure!(told.contains(&format!("{port} -> 0.0.0.0:")), "{port}: {told}");
+    }
+    let port = published(on, "all-exposed")?;
+    on.fetch(&format!("http://127.0.0.1:{port}/"))?;
+    docker.ok(["rm", "-f", "all-exposed"])?;
+    Ok(())
+}
+
+fn a_range_of_ports_is_published(on: &dyn Subject) -> Result<()> {
+    range_is_published(on, "range", 28200, 20)
+}
+
+fn five_hundred_ports_are_published_at_once(on: &dyn Subject) -> Result<()> {
+    range_is_published(on, "five-hundred", 28300, 500)
+}
+
+fn range_is_published(on: &dyn Subject, name: &str, first: u16, count: u16) -> Result<()> {
+    let docker = on.docker();
+    let last = first + count - 1;
+    let range = format!("127.0.0.1:{first}-{last}:{first}-{last}");
+    let serve = format!("httpd -p {first} -h /www; exec httpd -f -p {last} -h /www");
+    docker.ok(["run", "-d", "--name", name, "-p", &range, "web", "sh", "-c", &serve])?;
+    for port in [first, last] {
+        ensure!(on.fetch(&format!("http://127.0.0.1:{port}/"))?.contains("web"), "{port}");
+    }
+    let told = docker.ok(["port", name])?;
+    ensure!(told.lines().count() == usize::from(count), "{told}");
+    docker.ok(["rm", "-f", name])?;
+    for port in [first, first + count / 2, last] {
+        ensure!(on.is_closed(&format!("http://127.0.0.1:{port}/"))?, "{port} outlived its container");
+    }
+    Ok(())
+}
+
+/// From its own network, from another one, and by itself.
+fn a_published_port_answers_containers_at_their_gateway(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["network", "create", "p-own"])?;
+    docker.ok(["network", "create", "p-other"])?;
+    docker.ok(["run", "-d", "--name", "p-server", "--network", "p-own", "-p", "28089:80", "web"])?;
+    on.fetch("http://127.0.0.1:28089/")?;
+    let gateway = |network: &str| {
+        docker.ok(["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", network])
+    };
+    let ask = |gateway: &str| format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 20 {gateway} 28089");
+    for network in ["p-own", "p-other"] {
+        let ask = ask(&gateway(network)?);
+        let page = docker.ok(["run", "--rm", "--network", network, "busybox", "sh", "-c", &ask])?;
+        ensure!(page.contains("web"), "from {network}: {page}");
+    }
+    let page = docker.ok(["exec", "p-server", "sh", "-c", &ask(&gateway("p-own")?)])?;
+    ensure!(page.contains("web"), "by itself: {page}");
+    docker.ok(["rm", "-f", "p-server"])?;
+    docker.ok(["network", "rm", "p-own", "p-other"])?;
+    Ok(())
+}
+
+/// Not by a route that a container makes itself, either.
+fn a_port_of_one_loopback_address_is_closed_to_containers(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["run", "-d", "--name", "p-private", "-p", "127.0.0.1:28090:80", "web"])?;
+    on.fetch("http://127.0.0.1:28090/")?;
+    let script = "g=$(ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p'); \
+        nc -w 2 $g 28090 </dev/null && echo reached; \
+        ip addr del 127.0.0.1/8 dev lo; ip route flush table local; ip route add 127.0.0.1 via $g; \
+        nc -w 2 127.0.0.1 28090 </dev/null && echo reached; true";
+    let told = docker.run(["run", "--rm", "--cap-add", "NET_ADMIN", "busybox", "sh", "-c", script])?;
+    ensure!(told.status == 0 && !told.out.contains("reached"), "{told:?}");
+    docker.ok(["rm", "-f", "p-private"])?;
+    Ok(())
+}
+
+fn a_port_with_nobody_behind_it_is_closed_at_once(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["run", "-d", "--name", "p-nobody", "-p", "127.0.0.1:28091:81", "web"])?;
+    let ask = ["--silent", "--max-time", "60", "http://127.0.0.1:28091/"];
+    let output = on.on_host("curl").args(ask).in_time()?;
+    const TIMED_OUT: i32 = 28;
+    ensure!(!output.status.success() && output.status.code() != Some(TIMED_OUT), "{output:?}");
+    docker.ok(["rm", "-f", "p-nobody"])?;
+    Ok(())
+}
+
+fn a_port_that_is_taken_leaves_nothing_behind(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["run", "-d", "--name", "p-holds", "-p", "127.0.0.1:28093:80", "web"])?;
+    let both = ["-p", "127.0.0.1:28092:80", "-p", "127.0.0.1:28093:81"];
+    let refused = docker.run([&["run", "-d", "--name", "p-wants"], &both[..], &["web"]].concat())?;
+    let told = "Bind for 127.0.0.1:28093 failed: port is already allocated";
+    ensure!(refused.status == 125 && refused.err.contains(told), "{refused:?}");
+    ensure!(on.is_closed("http://127.0.0.1:28092/")?, "the other port was left open");
+    docker.ok(["rm", "-f", "p-holds"])?;
+    docker.ok(["start", "p-wants"])?;
+    ensure!(on.fetch("http://127.0.0.1:28092/")?.contains("web"));
+    docker.ok(["rm", "-f", "p-wants"])?;
     Ok(())
 }

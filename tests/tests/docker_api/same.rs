@@ -1,5 +1,10 @@
 //! Calls that both engines must answer alike: status and body, without what has to differ (ids, times, sizes).
 
+mod containers;
+mod files;
+mod networks;
+mod volumes;
+
 use anyhow::{Result, ensure};
 use caisson_tests::subject::Subject;
 use serde_json::{Value, json};
@@ -17,6 +22,7 @@ pub(crate) enum Call {
     Get(&'static str),
     Delete(&'static str),
     Post(&'static str, fn() -> Value),
+    Put(&'static str, fn() -> Value),
 }
 
 /// What of an answer is compared.
@@ -39,7 +45,12 @@ const fn delete(name: &'static str, path: &'static str) -> Probe {
     Probe { name, call: Call::Delete(path), show: Show::Whole, except: &[] }
 }
 
-pub(crate) const PROBES: &[Probe] = &[
+/// Every call.
+pub(crate) fn probes() -> impl Iterator<Item = &'static Probe> {
+    [PROBES, containers::PROBES, volumes::PROBES, files::PROBES, networks::PROBES].into_iter().flatten()
+}
+
+const PROBES: &[Probe] = &[
     Probe {
         name: "info",
         call: Call::Get("/info"),
@@ -63,7 +74,13 @@ pub(crate) const PROBES: &[Probe] = &[
         except: &["/GraphDriver/Data/MergedDir", "/HostConfig/OomKillDisable"],
     },
     get("container_list", "/containers/json?all=1&filters=%7B%22name%22%3A%5B%22probe%22%5D%7D", Show::Shape),
-    get("image_list", "/images/json?filters=%7B%22reference%22%3A%5B%22busybox%22%5D%7D", Show::Shape),
+    Probe {
+        name: "image_list",
+        call: Call::Get("/images/json?filters=%7B%22reference%22%3A%5B%22busybox%22%5D%7D"),
+        show: Show::Shape,
+        // Caisson tells the manifest once a case has pushed or saved it, dockerd only with containerd's store.
+        except: &["/0/Descriptor"],
+    },
     Probe {
         name: "network",
         call: Call::Get("/networks/bridge"),
@@ -97,9 +114,21 @@ pub(crate) const PROBES: &[Probe] = &[
         name: "image",
         call: Call::Get("/images/busybox/json"),
         show: Show::Shape,
-        // Caisson mounts an image in its containers only, so it has no merged directory to name.
-        except: &["/GraphDriver/Data"],
+        // Caisson mounts an image in its containers only, so it has no merged directory to name; the manifest as above.
+        except: &["/GraphDriver/Data", "/Descriptor"],
     },
+    get(
+        "save_for_another_platform",
+        "/images/get?names=busybox&platform=%7B%22os%22%3A%22linux%22%2C%22architecture%22%3A%22s390x%22%7D",
+        Show::Whole,
+    ),
+    get("save_unknown", "/images/get?names=none", Show::Whole),
+    get("image_search_limit", "/images/search?term=x&limit=101", Show::Whole),
+    get("image_list_bad_until", "/images/json?filters=%7B%22until%22%3A%5B%22nope%22%5D%7D", Show::Whole),
+    delete(
+        "remove_platform_unforced",
+        "/images/busybox?platforms=%7B%22os%22%3A%22linux%22%2C%22architecture%22%3A%22s390x%22%7D",
+    ),
     delete("remove_unknown_container", "/containers/none"),
     delete("remove_unknown_image", "/images/none"),
     post("start_unknown", "/containers/none/start", || Value::Null),
@@ -107,6 +136,35 @@ pub(crate) const PROBES: &[Probe] = &[
     post("kill_unknown", "/containers/none/kill", || Value::Null),
     post("wait_unknown", "/containers/none/wait", || Value::Null),
     post("attach_unknown", "/containers/none/attach?stream=1", || Value::Null),
+    post("exec_create_unknown", "/containers/none/exec", || json!({"Cmd": ["true"]})),
+    post("exec_create_without_body", "/containers/probe/exec", || Value::Null),
+    post("exec_create_without_command", "/containers/probe/exec", || json!({"Cmd": []})),
+    post("exec_create_wrong_type", "/containers/probe/exec", || json!({"Cmd": 5})),
+    post(
+        "exec_create_bad_keys",
+        "/containers/running-probe/exec",
+        || json!({"Cmd": ["true"], "DetachKeys": "foo"}),
+    ),
+    post(
+        "exec_create_bad_user",
+        "/containers/running-probe/exec",
+        || json!({"Cmd": ["true"], "User": "x:y"}),
+    ),
+    post("exec_start_unknown", "/exec/none/start", || json!({})),
+    post("exec_start_unknown_detached", "/exec/none/start", || json!({"Detach": true})),
+    post("exec_start_without_body", "/exec/none/start", || Value::Null),
+    post("exec_start_wrong_type", "/exec/none/start", || json!({"Detach": "x"})),
+    post("exec_resize_unknown", "/exec/none/resize?h=1&w=2", || Value::Null),
+    post("exec_resize_without_size", "/exec/none/resize", || Value::Null),
+    get("exec_inspect_unknown", "/exec/none/json", Show::Whole),
+    get("top_unknown", "/containers/none/top", Show::Whole),
+    get("attach_websocket_unknown", "/containers/none/attach/ws", Show::Whole),
+    post("resize_bad", "/containers/running-probe/resize?h=x&w=1", || Value::Null),
+    post(
+        "create_bad_health",
+        "/containers/create",
+        || json!({"Image": "busybox", "Healthcheck": {"Timeout": 1}}),
+    ),
     post("create_without_body", "/containers/create", || Value::Null),
     post("create_without_image", "/containers/create", || json!({})),
     post("create_unknown_image", "/containers/create", || json!({"Image": "none:such"})),
@@ -140,6 +198,10 @@ fn answer(probe: &Probe, on: &dyn Subject) -> Result<(u16, Value)> {
         Call::Get(path) => api.get(path)?,
         Call::Delete(path) => api.delete(path)?,
         Call::Post(path, body) => api.post(path, &body())?,
+        Call::Put(path, body) => {
+            let json = [("content-type", "application/json")];
+            api.call(hyper::Method::PUT, path, &json, serde_json::to_vec(&body())?)?
+        }
     };
     // Some errors are plain text, on both.
     let mut body = answer.json().unwrap_or_else(|_| String::from_utf8_lossy(&answer.body).into());

@@ -1,27 +1,21 @@
 //! Start, stop, crash, and what a user is told.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use caisson_tests::bounded::Bounded;
 use caisson_tests::machine::{Machine, told};
 use caisson_tests::subject::Subject;
-use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
-/// A case of the machine's life. It leaves the machine running.
-pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    pub(crate) run: fn(&Machine) -> Result<()>,
-}
+use crate::{kill, state};
 
-macro_rules! cases {
-    ($($name:ident),+ $(,)?) => {
-        pub(crate) const CASES: &[Case] = &[$(Case { name: stringify!($name), run: $name }),+];
-    };
-}
-
-cases![
+machine_cases![
     status_tells_each_stage_and_its_time,
+    the_engine_is_up_sooner_than_the_kernel,
+    logs_are_told_as_text_and_as_json,
     the_context_is_made_and_the_current_one_left,
     limits_hold,
     a_terminal_works,
@@ -35,16 +29,6 @@ cases![
     a_missing_image_is_named,
 ];
 
-fn kill(pid: u32) -> Result<()> {
-    let pid = Pid::from_raw(i32::try_from(pid)?).context("pid 0")?;
-    Ok(kill_process(pid, Signal::KILL)?)
-}
-
-fn state(machine: &Machine) -> Result<String> {
-    let status = machine.status()?;
-    Ok(status["state"]["kind"].as_str().with_context(|| status.to_string())?.to_owned())
-}
-
 fn status_tells_each_stage_and_its_time(machine: &Machine) -> Result<()> {
     ensure!(state(machine)? == "running");
     let status = machine.status()?;
@@ -54,9 +38,32 @@ fn status_tells_each_stage_and_its_time(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
+/// On an emulated processor, where it counts, and compared within one boot: a busy computer slows both.
+fn the_engine_is_up_sooner_than_the_kernel(machine: &Machine) -> Result<()> {
+    let status = machine.status()?;
+    let took = |name: &str| {
+        let stages = status["stages"].as_array()?;
+        stages.iter().find(|stage| stage["stage"] == name)?["took_ms"].as_u64()
+    };
+    let (kernel, engine) = took("kernel").zip(took("engine")).with_context(|| status.to_string())?;
+    ensure!(engine < kernel, "the engine took {engine} ms, the kernel {kernel} ms");
+    Ok(())
+}
+
+fn logs_are_told_as_text_and_as_json(machine: &Machine) -> Result<()> {
+    let text = machine.ok(&["logs", "-n", "3"])?;
+    ensure!((1..=3).contains(&text.lines().count()), "{text}");
+    let told: Value = serde_json::from_str(&machine.ok(&["--json", "logs", "--daemon"])?)?;
+    ensure!(told["text"].as_str().is_some_and(|text| text.contains("caisson-host starts")), "{told}");
+    ensure!(Path::new(told["path"].as_str().unwrap_or_default()).is_file(), "{told}");
+    let output = machine.caisson(&["logs", "--json", "--follow"]).in_time()?;
+    ensure!(!output.status.success(), "{}", caisson_tests::machine::told(&output));
+    Ok(())
+}
+
 fn the_context_is_made_and_the_current_one_left(machine: &Machine) -> Result<()> {
     let docker = |args: &[&str]| -> Result<String> {
-        let output = machine.as_user(&mut Command::new("docker")).args(args).output()?;
+        let output = machine.as_user(&mut Command::new("docker")).args(args).in_time()?;
         ensure!(output.status.success(), "{}", told(&output));
         Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
     };
@@ -105,7 +112,7 @@ fn a_terminal_works(machine: &Machine) -> Result<()> {
     let output = machine
         .as_user(&mut script)
         .args(["-qefc", &format!("stty rows 33 cols 99; {run}"), "/dev/null"])
-        .output()?;
+        .in_time()?;
     let text = told(&output);
     ensure!(output.status.success() && text.contains("/dev/pts/0") && text.contains("33 99"), "{text}");
     Ok(())
@@ -192,7 +199,7 @@ fn a_killed_daemon_leaves_nothing_behind(machine: &Machine) -> Result<()> {
 
 fn a_full_data_disk_loses_nothing(_machine: &Machine) -> Result<()> {
     let small = Machine::new()?;
-    let output = small.caisson(&["start"]).env("CAISSON_DISK", "300").output()?;
+    let output = small.caisson(&["start"]).env("CAISSON_DISK", "300").in_time()?;
     ensure!(output.status.success(), "{}", told(&output));
     let docker = small.docker();
     docker.load_images()?;
@@ -210,7 +217,7 @@ fn a_full_data_disk_loses_nothing(_machine: &Machine) -> Result<()> {
 
 fn a_missing_program_is_named(_machine: &Machine) -> Result<()> {
     let other = Machine::new()?;
-    let output = other.caisson(&["start"]).env("PATH", other.home()).output()?;
+    let output = other.caisson(&["start"]).env("PATH", other.home()).in_time()?;
     let text = told(&output);
     ensure!(!output.status.success(), "{text}");
     ensure!(text.contains("qemu-system-x86_64") && text.contains("qemu-system-x86"), "{text}");
@@ -220,7 +227,7 @@ fn a_missing_program_is_named(_machine: &Machine) -> Result<()> {
 fn a_missing_image_is_named(_machine: &Machine) -> Result<()> {
     let other = Machine::new()?;
     let none = other.home().join("no-image");
-    let output = other.caisson(&["start"]).env("CAISSON_VM_IMAGE", &none).output()?;
+    let output = other.caisson(&["start"]).env("CAISSON_VM_IMAGE", &none).in_time()?;
     let text = told(&output);
     ensure!(!output.status.success() && text.contains(&none.display().to_string()), "{text}");
     Ok(())

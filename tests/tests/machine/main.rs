@@ -1,17 +1,40 @@
 //! The machine as a user has it, under QEMU: the same cases as natively through the host's socket, and its own life.
 //!
-//! One boot serves all cases; those of [`life`] come after, in order, because each leaves the machine running.
+//! One boot serves all cases; those of [`limits`], [`systemd`], [`networks`], [`egress`], [`flows`], [`host`], [`sleep`],
+//! [`life`] and [`inside`] come after, in order, because each leaves the machine running.
 
+/// The cases of a module, each named after its function.
+macro_rules! machine_cases {
+    ($($name:ident),+ $(,)?) => {
+        pub(crate) const CASES: &[crate::Case] = &[$(crate::Case { name: stringify!($name), run: $name }),+];
+    };
+}
+
+mod egress;
+mod flows;
+mod host;
+mod inside;
 mod life;
+mod limits;
+mod networks;
+mod sleep;
+mod systemd;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
+use caisson_tests::bounded::trial;
 use caisson_tests::cases;
-use caisson_tests::machine::Machine;
+use caisson_tests::machine::{Machine, kill};
 use caisson_tests::subject::Subject;
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Arguments;
+
+/// A case of the machine's life. It leaves the machine running.
+struct Case {
+    name: &'static str,
+    run: fn(&Machine) -> Result<()>,
+}
 
 fn main() -> ExitCode {
     // Emulated processors are slow enough without cases side by side, and `life` ends the machine of the others.
@@ -21,15 +44,30 @@ fn main() -> ExitCode {
     for (group, case) in cases::all().into_iter().chain(cases::ours()) {
         let machine = Arc::clone(&machine);
         let name = format!("machine::{group}::{}", case.name);
-        trials.push(Trial::test(name, move || Ok((case.run)(get(&machine)?.as_ref())?)));
+        trials.push(trial(name, move || (case.run)(get(&machine)?.as_ref())));
     }
-    for case in life::CASES {
-        let machine = Arc::clone(&machine);
-        let name = format!("machine::life::{}", case.name);
-        trials.push(Trial::test(name, move || Ok((case.run)(get(&machine)?.as_ref())?)));
+    for (group, cases) in [
+        ("limits", limits::CASES),
+        ("systemd", systemd::CASES),
+        ("networks", networks::CASES),
+        ("egress", egress::CASES),
+        ("flows", flows::CASES),
+        ("host", host::CASES),
+        ("sleep", sleep::CASES),
+        ("life", life::CASES),
+        ("inside", inside::CASES),
+    ] {
+        for case in cases {
+            let machine = Arc::clone(&machine);
+            let name = format!("machine::{group}::{}", case.name);
+            trials.push(trial(name, move || (case.run)(get(&machine)?.as_ref())));
+        }
     }
     let conclusion = libtest_mimic::run(&args, trials);
-    drop(machine);
+    // A case that hung still has it, so that letting go of it would not end it.
+    if let Ok(Some(machine)) = machine.lock().as_deref() {
+        machine.end();
+    }
     conclusion.exit_code()
 }
 
@@ -43,4 +81,10 @@ fn get(machine: &Mutex<Option<Arc<Machine>>>) -> Result<Arc<Machine>> {
     println!("{}", booted.ok(&["start"])?);
     booted.docker().load_images()?;
     Ok(machine.insert(Arc::new(booted)).clone())
+}
+
+/// The state's name in `caisson status --json`.
+fn state(machine: &Machine) -> Result<String> {
+    let status = machine.status()?;
+    Ok(status["state"]["kind"].as_str().with_context(|| status.to_string())?.to_owned())
 }

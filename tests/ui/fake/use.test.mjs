@@ -209,6 +209,25 @@ scenario(
 )
 
 scenario(
+  'the log tells when its lines were written, if one wants to know',
+  ['running', '#/containers'],
+  async (screen, page) => {
+    await screen.row('web').click()
+    const line = page.locator('[role=log] [data-line="119"]')
+    await line.waitFor()
+    assert.equal(await line.locator('time').count(), 0)
+    await screen.button('Show times').click()
+    const time = line.locator('time')
+    await time.waitFor()
+    assert.match(await time.textContent(), /^\d\d:\d\d:\d\d\.\d{3}$/)
+    await screen.shot('logs-with-times')
+    await screen.assertSound()
+    await screen.button('Show times').click()
+    await time.waitFor({ state: 'detached' })
+  },
+)
+
+scenario(
   'the log is searched, and what is found is walked through',
   ['running', '#/containers'],
   async (screen, page) => {

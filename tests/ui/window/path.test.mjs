@@ -120,6 +120,18 @@ test('its log is shown, and goes on while it is looked at', async () => {
   await window.shot('7-log')
 })
 
+test('the log tells when a line was written, as docker does', async () => {
+  const [written] = (await docker('logs', '-t', 'web')).split(' ')
+  await window.seeNo('[role=log] time')
+  await window.click('section button', 'Show times')
+  const time = `[role=log] time[datetime="${written}"]`
+  await window.see(time)
+  assert.match(await window.run(`() => document.querySelector('${time}').textContent`), /^\d\d:\d\d:\d\d\.\d{3}$/)
+  await window.shot('7-log-with-times')
+  await window.click('section button', 'Show times')
+  await window.seeNo('[role=log] time')
+})
+
 test('it is stopped and its port closes; it is started and the port is back', async () => {
   await window.click('section button', 'Stop')
   await window.see(`${row('web')}[data-state=stopping]`)

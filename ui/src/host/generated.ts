@@ -85,6 +85,8 @@ export type ContainerLogs = {
 	tail: number,
 	/**  Goes on with what it writes from now on; else the subscription ends after the past. */
 	follow: boolean,
+	/**  Begins each line with the time at which it was written (RFC 3339, UTC, nanoseconds) and a space. */
+	timestamps: boolean,
 };
 
 /**  A port of a container. */
@@ -343,11 +345,34 @@ export type MachineStatus = {
 
 /**  Something that works, but not as well as the user might expect. */
 export type Notice = {
+	/**  What it is about; the window has its own words by it. */
+	about: NoticeCode,
 	/**  What is so, in English. */
 	text: string,
 	/**  What the user could do about it, in English. */
 	remedy: string | null,
 };
+
+/**  What a [`Notice`] is about. */
+export type NoticeCode = 
+/**  The processor is emulated, since there is no `/dev/kvm`. */
+{ kind: "kvm_absent" } | 
+/**  The processor is emulated, since this user may not open `/dev/kvm`. */
+{ kind: "kvm_forbidden" } | 
+/**  The processor is emulated, since the machine's kernel does not run with KVM. */
+{ kind: "kvm_broken"; 
+/**  What the hypervisor said. */
+why: string } | 
+/**  The processor is emulated, since with KVM the machine's kernel did not start in time. */
+{ kind: "kvm_too_slow"; 
+/**  How long it had, in seconds. */
+limit_secs: number } | 
+/**  The machine stands still, since this computer's own disk is full. It goes on by itself once there is room. */
+{ kind: "host_disk_full" } | 
+/**  The machine stands still for another reason. */
+{ kind: "paused"; 
+/**  The hypervisor's words. */
+why: string };
 
 /**  A port that this computer listens on for a container. */
 export type PortForwardStatus = {

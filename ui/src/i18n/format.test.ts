@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { duration, relativeTime } from './format'
+import { clockTime, duration, relativeTime } from './format'
 
 const NOW = Date.UTC(2026, 7, 20, 12)
 
@@ -14,6 +14,10 @@ test.each([
 ])('says how long ago %i was', (at, english, korean) => {
   expect(relativeTime(at, NOW, 'en')).toBe(english)
   expect(relativeTime(at, NOW, 'ko')).toBe(korean)
+})
+
+test('a time of day has the milliseconds that it was told with', () => {
+  expect(clockTime('2026-11-22T02:40:07.120456789Z')).toMatch(/^\d\d:\d\d:07\.120$/)
 })
 
 test.each([

@@ -29,6 +29,14 @@ export function exactTime(at: number, locale: string): string {
   return new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'medium' }).format(at)
 }
 
+/** "14:03:07.120", this computer's time: the same in every language, and quick enough for thousands of lines. */
+export function clockTime(iso: string): string {
+  const at = new Date(iso)
+  const digits = (value: number, count: number) => String(value).padStart(count, '0')
+  const [hours, minutes, seconds] = [at.getHours(), at.getMinutes(), at.getSeconds()]
+  return `${digits(hours, 2)}:${digits(minutes, 2)}:${digits(seconds, 2)}.${digits(at.getMilliseconds(), 3)}`
+}
+
 /** "820 ms", "4.2 s", "1 min 5 s", each in the language's own unit words. */
 export function duration(ms: number, locale: string): string {
   const unit = (unit: string, value: number, digits = 0) =>

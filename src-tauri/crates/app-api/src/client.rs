@@ -8,6 +8,7 @@ use crate::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{
+    io,
     marker::PhantomData,
     path::{Path, PathBuf},
     time::Duration,
@@ -71,8 +72,14 @@ impl Client {
     async fn connect(&self, versions: Versions) -> Result<BufReader<LocalStream>, ApiError> {
         let stream = connect::connect(&self.endpoint).await.map_err(|error| {
             let at = self.endpoint.display();
+            let detail = match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    "it is not running: `caisson start` starts it".to_owned()
+                }
+                _ => error.to_string(),
+            };
             ApiError::new(ErrorCode::DaemonNotRunning, format!("no host daemon answers at {at}"))
-                .with_detail(error.to_string())
+                .with_detail(detail)
         })?;
         let mut connection = BufReader::new(stream);
         let hello = timeout(HELLO_LIMIT, read_line(&mut connection)).await.map_err(|_| self.stuck())?;

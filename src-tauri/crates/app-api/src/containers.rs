@@ -83,6 +83,8 @@ pub struct ContainerLogs {
     pub tail: u32,
     /// Goes on with what it writes from now on; else the subscription ends after the past.
     pub follow: bool,
+    /// Begins each line with the time at which it was written (RFC 3339, UTC, nanoseconds) and a space.
+    pub timestamps: bool,
 }
 
 /// A piece of what a container wrote: whole characters, not necessarily whole lines.

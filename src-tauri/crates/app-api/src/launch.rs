@@ -79,7 +79,7 @@ fn wait_until_ready(mut child: Child) -> Result<(), ApiError> {
     }
     let mut text = String::new();
     let _ = errors.read_to_string(&mut text);
-    Err(not_ready(text.trim().strip_prefix("Error: ").unwrap_or(text.trim())))
+    Err(not_ready(text.trim().strip_prefix("error: ").unwrap_or(text.trim())))
 }
 
 fn not_ready(why: &str) -> ApiError {

@@ -6,7 +6,7 @@
 //!
 //! ## On the wire
 //! A connection is a local stream: a unix socket, or a named pipe on Windows. Each message is one line of JSON.
-//! The daemon speaks first (`{"protocol":1,"version":"0.1.0"}`), then the client asks and is answered, one request after
+//! The daemon speaks first (`{"protocol":2,"version":"0.1.0"}`), then the client asks and is answered, one request after
 //! the other. A subscription takes the connection over until either side closes it: no request ids, no multiplexing, and
 //! a reader that is slow slows only itself. Connecting is so cheap that [`Client`] makes one connection a call, and is
 //! therefore never left with a dead one after the daemon restarted.
@@ -43,7 +43,7 @@ pub use error::{ApiError, ErrorCode};
 pub use launch::{READY, connect_or_start};
 pub use machine::{
     Acceleration, BootStage, DiskRoom, EngineState, Failure, FailureCode, LogSource, MachineLog,
-    MachineLogText, MachineState, MachineStatus, Notice, StageProgress, StageStatus,
+    MachineLogText, MachineState, MachineStatus, Notice, NoticeCode, StageProgress, StageStatus,
 };
 pub use ports::{PortForwardStatus, PortProtocol};
 pub use server::{ItemStream, Items, call, serve, subscribe};

@@ -71,10 +71,39 @@ pub enum EngineState {
 /// Something that works, but not as well as the user might expect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
 pub struct Notice {
+    /// What it is about; the window has its own words by it.
+    pub about: NoticeCode,
     /// What is so, in English.
     pub text: String,
     /// What the user could do about it, in English.
     pub remedy: Option<String>,
+}
+
+/// What a [`Notice`] is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum NoticeCode {
+    /// The processor is emulated, since there is no `/dev/kvm`.
+    KvmAbsent,
+    /// The processor is emulated, since this user may not open `/dev/kvm`.
+    KvmForbidden,
+    /// The processor is emulated, since the machine's kernel does not run with KVM.
+    KvmBroken {
+        /// What the hypervisor said.
+        why: String,
+    },
+    /// The processor is emulated, since with KVM the machine's kernel did not start in time.
+    KvmTooSlow {
+        /// How long it had, in seconds.
+        limit_secs: u32,
+    },
+    /// The machine stands still, since this computer's own disk is full. It goes on by itself once there is room.
+    HostDiskFull,
+    /// The machine stands still for another reason.
+    Paused {
+        /// The hypervisor's words.
+        why: String,
+    },
 }
 
 /// Who runs the machine's instructions.

@@ -122,7 +122,7 @@ async fn calls_are_answered_one_after_the_other() {
 #[tokio::test]
 async fn a_subscription_gives_its_items_and_ends() {
     let mut spoken = connect().await;
-    let args = json!({"id": "web", "tail": 10, "follow": false});
+    let args = json!({"id": "web", "tail": 10, "follow": false, "timestamps": false});
     spoken.say(json!({"subscribe": {"name": "container_logs", "args": args}})).await;
     assert_eq!(spoken.hear().await, Some(Answer::Item(json!({"stream": "stdout", "text": "web"}))));
     assert_eq!(spoken.hear().await, Some(Answer::Item(json!({"stream": "stdout", "text": "글"}))));
@@ -157,20 +157,22 @@ fn a_call_travels_as_it_is_written() {
 #[cfg(unix)]
 #[tokio::test]
 async fn a_daemon_of_another_version_can_only_be_ended() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("s");
-    let listener = tokio::net::UnixListener::bind(&path).unwrap();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let mut stream = BufReader::new(stream);
-            write_line(&mut stream, &json!({"protocol": 999, "version": "9.9"})).await.unwrap();
-            if let Ok(Some(asked)) = read_line::<Value>(&mut stream).await {
-                assert_eq!(asked, json!({"call": {"name": "shutdown"}}));
-                write_line(&mut stream, &json!({"ok": null})).await.unwrap();
+    for protocol in [crate::PROTOCOL - 1, crate::PROTOCOL + 1] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let mut stream = BufReader::new(stream);
+                write_line(&mut stream, &json!({"protocol": protocol, "version": "9.9"})).await.unwrap();
+                if let Ok(Some(asked)) = read_line::<Value>(&mut stream).await {
+                    assert_eq!(asked, json!({"call": {"name": "shutdown"}}));
+                    write_line(&mut stream, &json!({"ok": null})).await.unwrap();
+                }
             }
-        }
-    });
-    let client = crate::Client::new(path);
-    assert_eq!(client.version().await.unwrap_err().code, ErrorCode::VersionMismatch);
-    client.shutdown().await.unwrap();
+        });
+        let client = crate::Client::new(path);
+        assert_eq!(client.version().await.unwrap_err().code, ErrorCode::VersionMismatch);
+        client.shutdown().await.unwrap();
+    }
 }

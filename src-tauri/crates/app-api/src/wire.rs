@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWr
 
 /// The version of what is spoken. Raised when an older client or daemon would misunderstand. The first line and the call
 /// `shutdown` never change, so that any client can tell the versions apart and end any daemon.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The longest line that either side takes.
 pub const MAX_LINE_BYTES: usize = 16 << 20;

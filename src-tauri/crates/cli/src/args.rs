@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 /// Runs Linux containers in a small virtual machine that any Docker client can use.
 #[derive(Debug, Parser)]
-#[command(name = "caisson", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "caisson", version, after_help = EXIT_CODES)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -1,8 +1,8 @@
 //! `caisson logs`: read from the files themselves, for logs matter most when no daemon is left to ask.
 
-use crate::report::plain;
-use caisson_app_api::{ApiError, ErrorCode};
-use caisson_os::Follow;
+use crate::report::{self, plain};
+use caisson_app_api::{ApiError, ErrorCode, MachineLogText};
+use caisson_os::{Follow, tail_lines};
 use std::{
     io::{self, IsTerminal, Write},
     path::Path,
@@ -15,17 +15,27 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Prints the end of the file and, if asked, what is added to it, until interrupted or no longer read.
 pub(crate) async fn print(path: &Path, tail: usize, follow: bool, json: bool) -> Result<(), ApiError> {
+    let unreadable = |error: io::Error| {
+        let text = format!("cannot read {}", path.display());
+        ApiError::new(ErrorCode::Internal, text).with_detail(error.to_string())
+    };
+    if json && follow {
+        let text = "a log that is followed never ends, so it is no JSON value";
+        return Err(ApiError::new(ErrorCode::Invalid, text).with_detail("leave out --json or --follow"));
+    }
     if json {
-        return Err(ApiError::new(ErrorCode::Invalid, "a log has no JSON form"));
+        let text = tail_lines(path, tail).map_err(unreadable)?;
+        let shown = MachineLogText { path: path.display().to_string(), text };
+        report::print(true, &shown, Vec::new);
+        return Ok(());
+    }
+    if !path.exists() {
+        eprintln!("There is no log yet: {}", path.display());
     }
     match copy(path, tail, follow).await {
         // Whoever read it has seen enough (`caisson logs | head`).
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => {
-            let text = format!("cannot read {}", path.display());
-            Err(ApiError::new(ErrorCode::Internal, text).with_detail(error.to_string()))
-        }
-        Ok(()) => Ok(()),
+        copied => copied.map_err(unreadable),
     }
 }
 

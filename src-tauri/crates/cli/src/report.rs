@@ -52,11 +52,15 @@ pub(crate) fn with_failure(error: ApiError, status: &MachineStatus) -> ApiError 
     }
 }
 
+/// How much of the console's end is shown with a failure; `caisson logs` has all of it.
+const CONSOLE_LINES: usize = 10;
+
 /// What can be done, and the end of the console.
 fn failure_lines(failure: &Failure) -> Vec<String> {
     let remedy = failure.remedy.iter().map(|remedy| format!("what to do: {remedy}"));
-    let console = failure.console_tail.lines().map(|line| format!("console: {line}"));
-    remedy.chain(console).collect()
+    let console: Vec<&str> = failure.console_tail.lines().collect();
+    let end = console.iter().skip(console.len().saturating_sub(CONSOLE_LINES));
+    remedy.chain(end.map(|line| format!("console: {line}"))).collect()
 }
 
 /// `caisson status`, and what is said after a start; without a status there is no daemon.
@@ -175,13 +179,17 @@ pub(crate) fn seconds(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use caisson_app_api::{FailureCode, Notice};
+    use caisson_app_api::{FailureCode, Notice, NoticeCode};
 
     fn machine(state: MachineState) -> MachineStatus {
         MachineStatus {
             state,
             stages: Vec::new(),
-            notices: vec![Notice { text: "it is slow".into(), remedy: Some("buy a faster one".into()) }],
+            notices: vec![Notice {
+                about: NoticeCode::KvmAbsent,
+                text: "it is slow".into(),
+                remedy: Some("buy a faster one".into()),
+            }],
             hypervisor: "QEMU".into(),
             acceleration: Some(Acceleration::Emulated),
             disk_full: None,
@@ -220,6 +228,20 @@ mod tests {
             "  console: two",
         ];
         assert_eq!(lines[..4], expected);
+    }
+
+    #[test]
+    fn of_a_long_console_only_the_end_is_shown() {
+        let console: Vec<String> = (0..30).map(|n| n.to_string()).collect();
+        let failure = Failure {
+            stage: None,
+            code: FailureCode::MachineDied,
+            message: "qemu ended".into(),
+            remedy: None,
+            console_tail: console.join("\n"),
+        };
+        let shown = failure_lines(&failure);
+        assert_eq!((shown.len(), shown[0].as_str()), (CONSOLE_LINES, "console: 20"));
     }
 
     #[test]

@@ -33,6 +33,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MIB", env = "CAISSON_DISK", default_value_t = 65_536, value_parser = mib(256))]
     pub(crate) disk: u64,
 
+    /// Give containers this computer's proxies in their environment (HTTP_PROXY and so on), unless they are given others
+    #[arg(
+        long,
+        env = "CAISSON_CONTAINER_PROXIES",
+        value_parser = clap::builder::FalseyValueParser::new(),
+        action = clap::ArgAction::SetTrue
+    )]
+    pub(crate) container_proxies: bool,
+
     /// Start the machine at once, not only when it is needed
     #[arg(long)]
     pub(crate) start: bool,
@@ -59,6 +68,7 @@ pub(crate) fn machine(args: &Args, dirs: &Dirs) -> anyhow::Result<MachineConfig>
     Ok(MachineConfig {
         hostname: "caisson".to_owned(),
         image: image(args.vm_image.as_deref())?,
+        image_found_whole: dirs.cache.join("image.json"),
         data_disk: dirs.data_disk(),
         data_size: Mib(args.disk),
         runtime_dir: dirs.runtime.join("vm"),

@@ -7,6 +7,7 @@ use crate::host::Caisson;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use caisson_app_api::{Answer, ApiError, ErrorCode};
+use caisson_forward::serve_each;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -18,15 +19,15 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, task::JoinSet};
-use tracing::{debug, info, warn};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use tokio::net::TcpListener;
+use tracing::{debug, info};
 
 /// The longest request that is taken.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
 
-/// What a failed listener waits before it tries again: it is out of file descriptors, mostly.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The most connections at once: a page has a few.
+const MAX_CONNECTIONS: usize = 256;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -54,30 +55,21 @@ impl DevDoor {
     /// Serves pages until dropped.
     pub(crate) async fn serve(self, host: Arc<Caisson>) {
         let token: Arc<str> = self.token.into();
-        let mut pages = JoinSet::new();
-        loop {
-            let (stream, _) = match self.listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    warn!(%error, "cannot take a page's connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
+        let serve = |stream| {
             let (host, token) = (host.clone(), token.clone());
             let service = service_fn(move |request| {
                 let (host, token) = (host.clone(), token.clone());
                 async move { Ok::<_, Infallible>(handle(&host, &token, request).await) }
             });
-            pages.spawn(async move {
+            async move {
                 if let Err(error) =
                     http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
                 {
                     debug!(%error, "page connection ended");
                 }
-            });
-            while pages.try_join_next().is_some() {}
-        }
+            }
+        };
+        serve_each(self.listener, MAX_CONNECTIONS, "pages", serve).await;
     }
 }
 

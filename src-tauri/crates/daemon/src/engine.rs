@@ -74,10 +74,11 @@ impl Engine {
 
     /// Asks for anything. An answer that is an error is one here, too; "not modified" is not.
     async fn request(&self, method: Method, path: &str) -> Result<Response<Incoming>, ApiError> {
+        // One that boots would be waited for, and who asks here wants to know how things are now.
         if !answers(&self.machine.status().borrow()) {
             return Err(ApiError::new(ErrorCode::MachineNotRunning, "the machine is not running"));
         }
-        let stream = self.machine.api().await.map_err(|error| unavailable(&error))?;
+        let stream = self.machine.api_if_running().await.map_err(|error| unavailable(&error))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         tokio::spawn(async move {

@@ -9,6 +9,7 @@ mod config;
 mod dev_http;
 mod doors;
 mod engine;
+mod facts;
 mod host;
 mod log;
 mod run;
@@ -19,9 +20,20 @@ mod wire;
 use anyhow::Context;
 use caisson_os::Dirs;
 use clap::Parser;
+use std::process::ExitCode;
 
-fn main() -> anyhow::Result<()> {
-    let args = config::Args::parse();
+fn main() -> ExitCode {
+    match live(config::Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Who started us shows this to the user.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn live(args: config::Args) -> anyhow::Result<()> {
     if args.detached {
         caisson_os::detach_from_terminal().context("cannot leave the terminal")?;
     }

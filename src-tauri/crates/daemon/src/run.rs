@@ -6,6 +6,7 @@ use crate::{
     dev_http::DevDoor,
     doors,
     engine::{self, Engine},
+    facts,
     host::Caisson,
     log,
     signals::Signals,
@@ -13,7 +14,7 @@ use crate::{
 };
 use anyhow::Context;
 use caisson_app_api::READY;
-use caisson_forward::{Listener, Ports, serve_api};
+use caisson_forward::{EgressPolicy, Listener, Ports, serve_api, serve_egress};
 use caisson_machine::Machine;
 use caisson_os::{Dirs, DockerContexts};
 use std::{io::Write, sync::Arc, time::Duration};
@@ -26,7 +27,9 @@ use tracing::{error, info, warn};
 /// The name of the docker context.
 pub(crate) const CONTEXT: &str = "caisson";
 
-/// A connection is two files, and there may be thousands.
+/// What everything at its own limit takes. A connection is two files, and so is a flow out of the machine: 16,384 through published
+/// ports, 10,000 flows, 1,024 Docker clients and 256 of the window and commands make 55,328. The 4,096 ports have a listener
+/// each, and each may have a client that waits for a place: 8,192. The rest is for files, logs and the hypervisor.
 const OPEN_FILES: u64 = 65_536;
 
 /// What clients get to read the last answers.
@@ -38,16 +41,22 @@ pub(crate) async fn run(args: Args, dirs: Dirs) -> anyhow::Result<()> {
     let _lock = single::become_the_daemon(&dirs).await?;
     log::start(&dirs, !args.detached)?;
     info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "caisson-host starts");
-    if let Err(error) = caisson_os::raise_file_limit(OPEN_FILES) {
-        warn!(%error, "the limit of open files stays low");
+    let files = caisson_os::raise_file_limit(OPEN_FILES);
+    if let Some(limit) = files.filter(|limit| *limit < OPEN_FILES) {
+        warn!(
+            limit,
+            wanted = OPEN_FILES,
+            "many connections at once may have to wait: raise the hard limit of open files"
+        );
     }
 
     let docker = Listener::bind(&dirs.docker_endpoint()).await?;
     let app = Listener::bind(&dirs.daemon_endpoint()).await?;
     let dev = DevDoor::bind(args.dev_http, args.dev_token.clone()).await?;
-    let (machine, port_streams) = Machine::spawn(config::machine(&args, &dirs)?, backend::choose(&dirs))?;
+    let (facts, told) = watch::channel(Vec::new());
+    let (machine, streams) = Machine::spawn(config::machine(&args, &dirs)?, backend::choose(&dirs), told)?;
     let handle = machine.handle();
-    let ports = Ports::spawn(handle.clone(), port_streams, handle.status());
+    let ports = Ports::spawn(handle.clone(), streams.ports, handle.status());
     let engine = Engine::new(handle.clone());
     let (containers, listed) = watch::channel(None);
     let wants_end = Arc::new(Notify::new());
@@ -62,7 +71,10 @@ pub(crate) async fn run(args: Args, dirs: Dirs) -> anyhow::Result<()> {
     });
 
     let mut tasks = JoinSet::new();
+    tasks.spawn(facts::keep(facts::System, args.container_proxies, facts, handle.status()));
     tasks.spawn(serve_api(docker, handle.clone()));
+    let own_doors = args.dev_http.into_iter().collect();
+    tasks.spawn(serve_egress(streams.egress, EgressPolicy { own_doors }));
     tasks.spawn(engine::watch_containers(engine, handle.status(), containers));
     tasks.spawn(doors::serve(app, host.clone()));
     if let Some(dev) = dev {

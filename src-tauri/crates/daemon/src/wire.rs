@@ -2,6 +2,7 @@
 
 use caisson_app_api as api;
 use caisson_forward::PortStatus;
+use caisson_guest_proto::PortProtocol;
 use caisson_hypervisor as hypervisor;
 use caisson_machine as machine;
 
@@ -95,12 +96,29 @@ fn stage_status(status: &machine::StageStatus) -> api::StageStatus {
 
 /// What the user should know; first of all why nothing moves, if nothing does.
 fn notices(status: &machine::MachineStatus) -> Vec<api::Notice> {
-    let paused = status.paused.iter().map(|why| api::Notice { text: why.clone(), remedy: None });
-    let others = status
-        .notices
-        .iter()
-        .map(|notice| api::Notice { text: notice.text.clone(), remedy: notice.remedy.clone() });
-    paused.chain(others).collect()
+    status.paused.iter().map(paused).chain(status.notices.iter().map(notice)).collect()
+}
+
+fn paused(reason: &hypervisor::PauseReason) -> api::Notice {
+    use hypervisor::PauseReason as P;
+    let about = match reason {
+        P::HostDiskFull => api::NoticeCode::HostDiskFull,
+        P::Other(why) => api::NoticeCode::Paused { why: why.clone() },
+    };
+    api::Notice { about, text: reason.to_string(), remedy: None }
+}
+
+fn notice(notice: &hypervisor::Notice) -> api::Notice {
+    use hypervisor::Notice as N;
+    let about = match notice {
+        N::KvmAbsent => api::NoticeCode::KvmAbsent,
+        N::KvmForbidden => api::NoticeCode::KvmForbidden,
+        N::KvmBroken { why } => api::NoticeCode::KvmBroken { why: why.clone() },
+        N::KvmTooSlow { limit } => {
+            api::NoticeCode::KvmTooSlow { limit_secs: u32::try_from(limit.as_secs()).unwrap_or(u32::MAX) }
+        }
+    };
+    api::Notice { about, text: notice.text(), remedy: Some(notice.remedy().to_owned()) }
 }
 
 fn acceleration(acceleration: &hypervisor::Acceleration) -> api::Acceleration {
@@ -140,8 +158,10 @@ pub(crate) fn port(port: &PortStatus) -> api::PortForwardStatus {
         container_id: container_id.to_owned(),
         host_ip: forward.host_ip.to_string(),
         host_port: forward.host_port,
-        // Only TCP is published; see `caisson_forward::Ports`.
-        protocol: api::PortProtocol::Tcp,
+        protocol: match forward.protocol {
+            PortProtocol::Tcp => api::PortProtocol::Tcp,
+            PortProtocol::Udp => api::PortProtocol::Udp,
+        },
         target: forward.target.to_string(),
         connections: port.connections,
     }
@@ -154,4 +174,42 @@ fn ms(ms: u64) -> u32 {
 
 fn mib(bytes: u64) -> u32 {
     u32::try_from(bytes >> 20).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use caisson_guest_proto::PortForward;
+
+    #[test]
+    fn a_port_is_told_with_its_container_and_what_it_speaks() {
+        let published = |protocol| PortStatus {
+            forward: PortForward {
+                key: "c0ffee/1".into(),
+                host_ip: [127, 0, 0, 1].into(),
+                host_port: 5353,
+                protocol,
+                target: ([172, 17, 0, 2], 53).into(),
+            },
+            connections: 3,
+        };
+        assert_eq!(port(&published(PortProtocol::Udp)).protocol, api::PortProtocol::Udp);
+        let told = port(&published(PortProtocol::Tcp));
+        assert_eq!((told.protocol, told.container_id.as_str()), (api::PortProtocol::Tcp, "c0ffee"));
+    }
+
+    #[test]
+    fn why_nothing_moves_comes_before_what_is_only_slow() {
+        let mut status = machine::MachineStatus {
+            notices: vec![hypervisor::Notice::KvmForbidden],
+            paused: Some(hypervisor::PauseReason::HostDiskFull),
+            ..machine::MachineStatus::new("QEMU")
+        };
+        let about = |status: &machine::MachineStatus| -> Vec<api::NoticeCode> {
+            notices(status).into_iter().map(|notice| notice.about).collect()
+        };
+        assert_eq!(about(&status), [api::NoticeCode::HostDiskFull, api::NoticeCode::KvmForbidden]);
+        status.paused = None;
+        assert_eq!(about(&status), [api::NoticeCode::KvmForbidden]);
+    }
 }

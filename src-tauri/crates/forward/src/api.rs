@@ -1,6 +1,6 @@
 //! The Docker socket: clients wait in line while the machine comes up, and are served.
 
-use crate::{Connection, Guest, Listener, copy};
+use crate::{Connection, Guest, Listener, copy, serve_each};
 use caisson_machine::Unavailable;
 use serde_json::json;
 use std::{
@@ -10,11 +10,9 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::Semaphore,
-    task::JoinSet,
     time::{Instant, timeout},
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 /// The most clients at once; more wait in the system's queue.
 const MAX_CLIENTS: usize = 1024;
@@ -29,31 +27,14 @@ const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
 /// The most of a request that is read to refuse it.
 const REQUEST_HEAD_BYTES: usize = 64 << 10;
 
-/// What a failed listener waits before it tries again: it is out of file descriptors, mostly.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Serves Docker clients until dropped; its clients end with it.
-pub async fn serve_api(mut listener: Listener, guest: impl Guest) {
+pub async fn serve_api(listener: Listener, guest: impl Guest) {
     let door = Arc::new(Door { guest, last_failure: Mutex::default() });
-    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
-    let mut clients = JoinSet::new();
-    loop {
-        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-        match listener.accept().await {
-            Ok(client) => {
-                let door = door.clone();
-                clients.spawn(async move {
-                    door.serve(client).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                warn!(%error, "cannot take a Docker client");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-        while clients.try_join_next().is_some() {}
-    }
+    let serve = |client| {
+        let door = door.clone();
+        async move { door.serve(client).await }
+    };
+    serve_each(listener, MAX_CLIENTS, "Docker clients", serve).await;
 }
 
 struct Door<G> {

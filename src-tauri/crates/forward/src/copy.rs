@@ -1,9 +1,15 @@
 //! Copying between two streams.
 
-use std::{io, pin::pin};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    task::{Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, split};
 
-/// One direction's buffer. Larger ones gain nothing measurable over vsock, whose own buffers are 64 KiB and up.
+/// The most that is read at once. Larger ones gain nothing measurable over vsock, whose own buffers are 64 KiB and up.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Copies both ways until both directions have ended, passing each one's end on as soon as it comes. A side that is torn
@@ -20,25 +26,59 @@ pub(crate) async fn both_ways(
     tokio::try_join!(there, back).map(drop)
 }
 
+/// Copies both ways until both directions have ended, as [`both_ways`], but a side that takes no more ends both: of a
+/// connection that was reset nothing is left.
+pub(crate) async fn both_ways_or_neither(
+    a: &mut (impl AsyncRead + AsyncWrite + Unpin + ?Sized),
+    b: &mut (impl AsyncRead + AsyncWrite + Unpin + ?Sized),
+) -> io::Result<()> {
+    let ((a_reads, a_writes), (b_reads, b_writes)) = (split(a), split(b));
+    let (there, back) = (pin!(one_way_or_not(a_reads, b_writes)), pin!(one_way_or_not(b_reads, a_writes)));
+    tokio::try_join!(there, back).map(drop)
+}
+
 /// Copies one direction to its end, or until nobody takes it; fails if the side that it comes from is torn down.
 async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        let count = from.read(&mut buffer).await?;
-        if count == 0 {
-            // Whether the other side still listens makes no difference any more.
-            let _ = to.shutdown().await;
-            return Ok(());
-        }
-        if to.write_all(&buffer[..count]).await.is_err() || to.flush().await.is_err() {
+    while let Some(bytes) = read_some(&mut from).await? {
+        if to.write_all(&bytes).await.is_err() || to.flush().await.is_err() {
             return Ok(());
         }
     }
+    // Whether the other side still listens makes no difference any more.
+    let _ = to.shutdown().await;
+    Ok(())
+}
+
+/// Copies one direction to its end; fails if either side is torn down.
+async fn one_way_or_not(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    while let Some(bytes) = read_some(&mut from).await? {
+        to.write_all(&bytes).await?;
+        to.flush().await?;
+    }
+    to.shutdown().await
+}
+
+/// Reads what is there, once something is; `None` at the end. A reader that waits holds no buffer.
+async fn read_some(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
+    poll_fn(|cx| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))?;
+            let bytes = buffer.filled();
+            Poll::Ready(Ok((!bytes.is_empty()).then(|| bytes.to_vec())))
+        })
+    })
+    .await
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER_BYTES].into());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncReadExt;
 
     #[tokio::test]
     async fn an_answer_of_a_server_that_takes_no_more_comes_back() {

@@ -5,23 +5,24 @@
 //! drops, the ports stay until the engine is back and reconciles; when the machine is off, all are closed.
 
 mod bind;
+mod datagrams;
+mod places;
 mod port;
 mod session;
 
 use crate::Guest;
+pub(crate) use bind::FAMILY_NOT_SUPPORTED;
 use bind::bind;
 use caisson_guest_proto::{
     PortForward, PortOutcome, PortProtocol, PortsAnswer, PortsCall, PublishRefused, RefusalCode,
 };
 use caisson_hypervisor::VsockStream;
 use caisson_machine::{MachineState, MachineStatus};
+use places::Places;
 use port::Port;
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashSet};
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
 };
 use tracing::{info, warn};
@@ -29,8 +30,15 @@ use tracing::{info, warn};
 /// The most published ports. Each is a listener; a range of them is published with one `-p`.
 const MAX_PORTS: usize = 4096;
 
-/// The most connections through all ports at once; more wait in the system's queues.
-const MAX_CONNECTIONS: usize = 8192;
+/// The most connections through all TCP ports together. Each is two open files, of which this process has a limited number.
+const MAX_CONNECTIONS: usize = 16_384;
+
+/// The most clients of all UDP ports together, each an open file. Anyone can make up any number of them, so they have no
+/// place that a connection could have.
+const MAX_DATAGRAM_CLIENTS: usize = 8192;
+
+/// The longest name of a published port, in bytes. The engine's are a container's id with a number.
+const MAX_KEY: usize = 256;
 
 /// The most PORTS streams at once. There is one engine; a second one is its successor.
 const MAX_STREAMS: usize = 4;
@@ -85,16 +93,28 @@ struct Asked {
 struct Owner<G> {
     guest: G,
     ports: BTreeMap<String, Port>,
+    /// What is left of ports that are closed: connections that live on.
+    retired: JoinSet<()>,
     publish: watch::Sender<Vec<PortStatus>>,
-    places: Arc<Semaphore>,
+    /// What connections take while they last.
+    connections: Places,
+    /// The same for clients of UDP ports.
+    datagram_clients: Places,
     /// Told by ports when a connection came or went.
     changed: (mpsc::Sender<()>, mpsc::Receiver<()>),
 }
 
 impl<G: Guest> Owner<G> {
     fn new(guest: G, publish: watch::Sender<Vec<PortStatus>>) -> Self {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        Self { guest, ports: BTreeMap::new(), publish, places, changed: mpsc::channel(1) }
+        Self {
+            guest,
+            ports: BTreeMap::new(),
+            retired: JoinSet::new(),
+            publish,
+            connections: Places::new(MAX_CONNECTIONS),
+            datagram_clients: Places::new(MAX_DATAGRAM_CLIENTS),
+            changed: mpsc::channel(1),
+        }
     }
 
     async fn run(
@@ -110,6 +130,7 @@ impl<G: Guest> Owner<G> {
                     sessions.spawn(session::serve(stream, ask.clone()));
                 }
                 Some(_) = sessions.join_next() => {}
+                Some(_) = self.retired.join_next() => {}
                 Some(Asked { call, answer }) = asked.recv() => {
                     // A session that is gone wants nothing more; the next one reconciles.
                     if !answer.is_closed() {
@@ -145,8 +166,11 @@ impl<G: Guest> Owner<G> {
             PortsCall::Publish { forward } => {
                 self.publish(forward).await.map(|host_port| PortsAnswer::Published { host_port })
             }
-            PortsCall::Unpublish { key } => {
-                self.close(&key).await;
+            PortsCall::Unpublish { key, keep_connections } => {
+                match keep_connections {
+                    true => self.retire(&key).await,
+                    false => self.close(&key).await,
+                }
                 Ok(PortsAnswer::Unpublished)
             }
         }
@@ -169,6 +193,9 @@ impl<G: Guest> Owner<G> {
     }
 
     async fn publish(&mut self, forward: PortForward) -> Result<u16, PublishRefused> {
+        if forward.key.len() > MAX_KEY {
+            return Err(refused("a published port with so long a name"));
+        }
         if let Some(open) = self.ports.get(&forward.key).filter(|open| open.is(&forward)) {
             return Ok(open.host_port());
         }
@@ -177,17 +204,18 @@ impl<G: Guest> Owner<G> {
     }
 
     async fn open(&mut self, forward: PortForward) -> Result<u16, PublishRefused> {
-        if forward.protocol != PortProtocol::Tcp {
-            return Err(refused("only TCP ports can be published"));
-        }
         if self.ports.len() >= MAX_PORTS {
             return Err(refused(&format!("{MAX_PORTS} ports are published already, which is the limit")));
         }
-        let (listener, host_port) = bind(forward.host_ip, forward.host_port).await?;
+        let (listener, host_port) = bind(forward.protocol, forward.host_ip, forward.host_port).await?;
         let bound = PortForward { host_port, ..forward };
         info!(key = %bound.key, host_ip = %bound.host_ip, host_port, target = %bound.target, "port published");
-        let port =
-            Port::serve(bound, listener, self.guest.clone(), self.places.clone(), self.changed.0.clone());
+        let changed = self.changed.0.clone();
+        let share = match bound.protocol {
+            PortProtocol::Tcp => self.connections.share(),
+            PortProtocol::Udp => self.datagram_clients.share(),
+        };
+        let port = Port::serve(bound, listener, self.guest.clone(), changed, share);
         self.ports.insert(port.key().to_owned(), port);
         Ok(host_port)
     }
@@ -199,7 +227,17 @@ impl<G: Guest> Owner<G> {
         }
     }
 
+    /// Closes a port whose connections live on: the listener was closed, and not the program that listened.
+    async fn retire(&mut self, key: &str) {
+        if let Some(port) = self.ports.remove(key) {
+            info!(key, host_port = port.host_port(), "port closed, its connections live on");
+            let left = port.retire().await;
+            self.retired.spawn(left);
+        }
+    }
+
     async fn close_all(&mut self) {
+        self.retired.shutdown().await;
         while let Some((_, port)) = self.ports.pop_first() {
             port.close().await;
         }

@@ -1,11 +1,9 @@
 //! A guest without a machine: an engine and containers that do as a test says.
 
 use crate::Guest;
-use caisson_guest_proto::RelayRefusal;
+use caisson_guest_proto::{RelayRefusal, RelayRequest};
 use caisson_hypervisor::VsockStream;
-use caisson_machine::{
-    EngineStatus, Failure, FailureCode, MachineState, MachineStatus, RelayError, Unavailable,
-};
+use caisson_machine::{Failure, FailureCode, MachineState, MachineStatus, RelayError, Unavailable};
 use std::{
     net::SocketAddr,
     sync::{
@@ -54,7 +52,7 @@ impl Guest for FakeGuest {
         }
     }
 
-    async fn relay(&self, to: SocketAddr) -> Result<VsockStream, RelayError> {
+    async fn relay(&self, RelayRequest { address: to, .. }: RelayRequest) -> Result<VsockStream, RelayError> {
         if to.port() == 9 {
             let message = "connection refused".to_owned();
             return Err(RelayError::Refused { address: to, kind: RelayRefusal::Refused, message });
@@ -78,17 +76,5 @@ pub(crate) fn failure() -> Box<Failure> {
 }
 
 pub(crate) fn status(state: MachineState) -> MachineStatus {
-    MachineStatus {
-        state,
-        stages: Vec::new(),
-        failure: None,
-        engine: EngineStatus::Off,
-        hypervisor: "fake",
-        acceleration: None,
-        notices: Vec::new(),
-        paused: None,
-        guest: None,
-        disk_full: None,
-        boot_ms: None,
-    }
+    MachineStatus { state, ..MachineStatus::new("fake") }
 }

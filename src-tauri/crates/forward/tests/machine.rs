@@ -6,15 +6,15 @@
 use caisson_forward::{Guest, Listener, PortStatus, Ports, serve_api};
 use caisson_guest_proto::{
     Duplex, HOST_PORTS, PortForward, PortProtocol, PortsAnswer, PortsCall, PortsReply, PortsRequest,
-    read_frame, write_frame,
+    RelayProtocol, RelayRequest, read_frame, write_frame,
 };
 use caisson_hypervisor::{
     Mib,
-    testing::{FakeHypervisor, GuestScript, GuestSide, LaunchFault, run_guest},
+    testing::{FakeHypervisor, GuestScript, GuestSide, LaunchFault, run_guest, write_image},
 };
 use caisson_machine::{Limits, Machine, MachineConfig, MachineHandle};
 use caisson_os::Endpoint;
-use std::{fs, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -39,9 +39,10 @@ async fn host() -> Host {
     let dir = tempfile::tempdir().unwrap();
     let (told, reconciled) = mpsc::unbounded_channel();
     let fake = FakeHypervisor::new(move |side| guest(side, told.clone()));
-    let (machine, streams) = Machine::spawn(config(dir.path()), Arc::new(fake.clone())).unwrap();
+    let (_, facts) = watch::channel(Vec::new());
+    let (machine, streams) = Machine::spawn(config(dir.path()), Arc::new(fake.clone()), facts).unwrap();
     let handle = machine.handle();
-    let ports = Ports::spawn(handle.clone(), streams, handle.status());
+    let ports = Ports::spawn(handle.clone(), streams.ports, handle.status());
     let listener = Listener::bind(&Endpoint::new(dir.path().join("docker.sock"))).await.unwrap();
     let mut tasks = JoinSet::new();
     tasks.spawn(serve_api(listener, handle));
@@ -50,15 +51,11 @@ async fn host() -> Host {
 
 fn config(dir: &Path) -> MachineConfig {
     let image = dir.join("image");
-    fs::create_dir(&image).unwrap();
-    for (name, content) in
-        [("kernel", ""), ("initrd", ""), ("manifest.json", r#"{"protocol":1,"cmdline":""}"#)]
-    {
-        fs::write(image.join(name), content).unwrap();
-    }
+    write_image(&image);
     MachineConfig {
         hostname: "caisson".into(),
         image,
+        image_found_whole: dir.join("image.json"),
         data_disk: dir.join("data.raw"),
         data_size: Mib(64),
         runtime_dir: dir.join("run"),
@@ -154,7 +151,8 @@ async fn a_published_port_leads_into_the_machine_and_closes_and_comes_back_with_
 #[tokio::test]
 async fn a_late_client_of_a_published_port_does_not_start_the_machine() {
     let host = host().await;
-    let target = "172.17.0.2:7".parse().unwrap();
+    let target =
+        RelayRequest { address: "172.17.0.2:7".parse().unwrap(), protocol: RelayProtocol::Tcp, client: None };
     assert!(Guest::relay(&host.machine(), target).await.is_err());
     host.machine().start().await.unwrap();
     Guest::relay(&host.machine(), target).await.unwrap();

@@ -1,6 +1,6 @@
 //! From a [`VmSpec`] to a machine that runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -23,6 +23,8 @@ use crate::{console, pump, vhd, virtdisk};
 
 /// How many streams of the guest's may wait to be taken.
 const BACKLOG: usize = 64;
+/// How the names of the machines' root disks begin.
+const ROOT: &str = "root-";
 /// What a listener that failed waits before it tries again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -102,7 +104,7 @@ fn power_on(
     runtime: &Handle,
 ) -> Result<Launched, LaunchError> {
     let data = virtdisk::data_disk(&spec.data_disk)?;
-    let root = spec.root.as_deref().map(|raw| fixed_root(raw, &spec.runtime_dir)).transpose()?;
+    let root = spec.root.as_deref().map(|raw| fixed_root(raw, &spec.runtime_dir, name)).transpose()?;
     let files = [&spec.kernel, &spec.initrd, &data].into_iter().chain(&root);
     for file in files {
         core.grant_access(name, file)
@@ -127,14 +129,27 @@ fn refused(action: &str, why: &str) -> LaunchError {
 }
 
 /// The root as a VHD in the machine's own directory. It is written anew at each start: a copy of some MiB.
-fn fixed_root(raw: &Path, into: &Path) -> Result<std::path::PathBuf, LaunchError> {
-    let vhd = into.join("root.vhd");
+///
+/// Each machine has a file of its own name, because the process of the machine before may still hold that one's open while
+/// it dies.
+fn fixed_root(raw: &Path, into: &Path, machine: &str) -> Result<PathBuf, LaunchError> {
+    remove_old_roots(into);
+    let vhd = into.join(format!("{ROOT}{machine}.vhd"));
     vhd::write_fixed(raw, &vhd).map_err(|source| LaunchError::File {
         action: "write the root disk",
         path: vhd.clone(),
         source,
     })?;
     Ok(vhd)
+}
+
+/// What the machines before have left. A file that is still held goes at the next start.
+fn remove_old_roots(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(ROOT) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// The id by which sockets find the machine.

@@ -53,10 +53,43 @@ async fn a_machine_is_made_of_its_document_and_may_open_its_files() {
     let document = std::fs::read_to_string(folder.path().join("document.json")).unwrap();
     let document: serde_json::Value = serde_json::from_str(&document).unwrap();
     let disks = &document["VirtualMachine"]["Devices"]["Scsi"]["0"]["Attachments"];
-    assert!(disks["0"]["Path"].as_str().unwrap().ends_with("root.vhd"));
+    assert!(disks["0"]["Path"].as_str().unwrap().contains(r"\root-"));
     assert!(disks["1"]["Path"].as_str().unwrap().ends_with("data.vhdx"));
     let granted = std::fs::read_to_string(folder.path().join("granted")).unwrap();
     assert_eq!(granted.lines().count(), 4, "{granted}");
+}
+
+/// The size that the mock's virtual disk says.
+fn size_of_disk(folder: &Path) -> u64 {
+    let told = std::fs::read(folder.join("data.vhdx")).expect("the mock has made it");
+    u64::from_le_bytes(told.try_into().expect("the mock writes eight bytes"))
+}
+
+#[tokio::test]
+async fn a_data_disk_grows_to_the_size_that_is_wanted_and_never_shrinks() {
+    let _alone = ONE.lock().await;
+    let folder = folder();
+    let spec = spec(folder.path());
+    for (wanted, is) in [(5 << 20, 5 << 20), (9 << 20, 9 << 20), (2 << 20, 9 << 20)] {
+        std::fs::File::create(&spec.data_disk).unwrap().set_len(wanted).unwrap();
+        drop(Hcs::new().launch(&spec).await.unwrap());
+        assert_eq!(size_of_disk(folder.path()), is);
+    }
+    let roots = std::fs::read_dir(folder.path()).unwrap().flatten();
+    let roots = roots.filter(|entry| entry.file_name().to_string_lossy().ends_with(".vhd"));
+    assert_eq!(roots.count(), 1, "the roots of machines that are gone are left");
+}
+
+#[tokio::test]
+async fn a_data_disk_that_a_dying_machine_still_holds_is_waited_for() {
+    let _alone = ONE.lock().await;
+    let folder = folder();
+    let spec = spec(folder.path());
+    drop(Hcs::new().launch(&spec).await.unwrap());
+    let held = folder.path().join("data.vhdx.held");
+    std::fs::write(&held, "").unwrap();
+    drop(Hcs::new().launch(&spec).await.unwrap());
+    assert!(!held.exists(), "the mock has refused once");
 }
 
 #[tokio::test]

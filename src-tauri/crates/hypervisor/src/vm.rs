@@ -3,6 +3,7 @@
 use std::fmt;
 
 use caisson_guest_proto::{GuestVsockPort, HostVsockPort};
+use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, watch},
@@ -63,7 +64,8 @@ pub enum VmState {
 }
 
 /// Why a machine's processors stand still.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "why")]
 pub enum PauseReason {
     /// The host's disk is full, so the guest's write waits until there is room. Nothing is lost.
     HostDiskFull,

@@ -5,7 +5,11 @@ use std::time::Duration;
 use caisson_guest_proto::BootStage;
 use caisson_hypervisor::{LaunchError, VmEnd};
 
-use crate::{Failure, FailureCode, Stage, disk::DiskError, image::ImageError};
+use crate::{
+    Failure, FailureCode, Stage,
+    disk::DiskError,
+    image::{ImageError, OTHER_VERSION},
+};
 
 /// Why the machine failed.
 #[derive(Debug, thiserror::Error)]
@@ -90,9 +94,11 @@ impl BootError {
         {
             return remedy;
         }
+        if let Self::Image(error) = self {
+            return error.remedy();
+        }
         match self.code() {
-            FailureCode::ImageUnusable => "install Caisson again, or build its image: vm-image/build",
-            FailureCode::ProtocolMismatch => "the image and this program are of different versions: install or build both again",
+            FailureCode::ImageUnusable | FailureCode::ProtocolMismatch => OTHER_VERSION,
             FailureCode::DataDiskUnusable => "see that the data disk's directory exists and that you may write there",
             FailureCode::HostDiskFull => "free some room on this computer's disk, then start the machine again",
             FailureCode::GuestFailed | FailureCode::EngineFailed => "read the machine's log: caisson logs; your data is untouched",

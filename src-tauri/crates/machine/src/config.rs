@@ -13,6 +13,9 @@ pub struct MachineConfig {
     pub hostname: String,
     /// The directory with the system image: `kernel`, `initrd`, `root.erofs` (if used), `manifest.json`.
     pub image: PathBuf,
+    /// The file that says which image's digests were found right, so that they are not computed again at each start. Made
+    /// again if absent, together with its directory.
+    pub image_found_whole: PathBuf,
     /// The raw disk image with all of the user's data. Made if absent, together with its directory; grown if smaller
     /// than [`data_size`](Self::data_size); never made smaller and never deleted. Its lock lies beside it (`.lock`).
     pub data_disk: PathBuf,

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use caisson_guest_proto::{
-    Duplex, FrameError, FromGuest, HOST_CONTROL, HOST_PORTS, HostVsockPort, PROTOCOL, ToGuest, UnixNanos,
-    check_protocol,
+    Duplex, FrameError, FromGuest, HOST_CONTROL, HOST_EGRESS, HOST_PORTS, HostFact, HostVsockPort, PROTOCOL,
+    ToGuest, UnixNanos, check_protocol,
 };
 use caisson_hypervisor::{Incoming, Launched, Vm, VmEnd, VmState, VsockStream};
 use tokio::{
@@ -37,7 +37,9 @@ pub(crate) struct Guest {
     link: Option<Link>,
     engine: EngineStatus,
     pulse: Pulse,
-    clock: Option<Clock>,
+    clock: Clock,
+    /// What the guest that is connected knows of this computer.
+    told: Vec<HostFact>,
     /// The question whether the engine answers, while it is asked.
     ping: JoinSet<Result<(), String>>,
     stopping: Option<Stopping>,
@@ -66,7 +68,8 @@ impl Guest {
             link: None,
             engine: EngineStatus::Off,
             pulse: Pulse::heard_at(Instant::now()),
-            clock: None,
+            clock: Clock::default(),
+            told: Vec::new(),
             ping: JoinSet::new(),
             stopping: None,
         }
@@ -123,6 +126,7 @@ impl Owner {
                     self.requested(guest, request).await;
                 }
                 Some((port, stream)) = guest.incoming.recv() => self.called(guest, port, stream),
+                Ok(()) = self.facts.changed() => self.tell_facts(guest),
                 () = sleep_until_due(due) => {
                     if let Some((_, due)) = due {
                         self.overdue(guest, due).await?;
@@ -137,12 +141,16 @@ impl Owner {
     fn powered(&self, guest: &mut Guest) -> Option<VmEnd> {
         let paused = match &*guest.state.borrow_and_update() {
             VmState::Running => None,
-            VmState::Paused(why) => Some(why.to_string()),
+            VmState::Paused(why) => Some(why.clone()),
             VmState::Ended(end) => return Some(end.clone()),
         };
         match &paused {
-            Some(why) => tracing::warn!(why, "the machine's processors stand still"),
-            None => tracing::info!("the machine's processors run"),
+            Some(why) => tracing::warn!(%why, "the machine's processors stand still"),
+            None => {
+                tracing::info!("the machine's processors run");
+                // While they stood still, so did the guest's clock.
+                set_clock(guest);
+            }
         }
         self.status.send_modify(|status| status.paused = paused);
         None
@@ -258,6 +266,12 @@ impl Owner {
                     tracing::warn!("nobody takes the guest's streams about ports");
                 }
             }
+            HOST_EGRESS => {
+                // It is closed then, and the guest's program tries again.
+                if self.egress.try_send(Box::new(Duplex::new(stream))).is_err() {
+                    tracing::warn!("nobody takes the guest's streams that leave it");
+                }
+            }
             other => {
                 tracing::warn!(port = other.0, "the guest opened a stream to a port that is none of ours")
             }
@@ -311,6 +325,12 @@ impl Owner {
             Effect::EngineDown { status, tail } => self.engine_down(guest, status, tail),
             Effect::DiskFull(room) => self.status.send_modify(|status| status.disk_full = Some(room)),
             Effect::Fail(error) => return Err(error),
+            Effect::Pong(n, theirs) => {
+                if guest.clock.is_wrong(n, theirs, UnixNanos::now()) {
+                    tracing::info!("the clocks have come apart; setting the guest's");
+                    set_clock(guest);
+                }
+            }
             Effect::Hello { .. } | Effect::Log(_) | Effect::Alive => {}
         }
         Ok(())
@@ -333,7 +353,8 @@ impl Owner {
         let unix_time = UnixNanos::now();
         let hostname = self.config.hostname.clone();
         link.welcomed = link.tell(ToGuest::Welcome { protocol: PROTOCOL, unix_time, hostname });
-        guest.clock = Some(Clock::set(now, unix_time));
+        guest.told.clear();
+        self.tell_facts(guest);
         tracing::info!(version = info.version, boot_id = info.boot_id, "the guest said hello");
         self.status.send_modify(|status| status.guest = Some(info));
         if guest.stopping.is_none() {
@@ -341,6 +362,19 @@ impl Owner {
             self.publish(&guest.course);
         }
         Ok(())
+    }
+
+    /// Tells the guest what it does not know yet of this computer. What finds no room is told with the next look.
+    fn tell_facts(&mut self, guest: &mut Guest) {
+        let facts = self.facts.borrow_and_update();
+        guest.told.retain(|fact| facts.contains(fact));
+        for fact in facts.iter() {
+            let known = guest.told.contains(fact);
+            if !known && guest.welcomed().is_some_and(|link| link.tell(ToGuest::Host { fact: fact.clone() }))
+            {
+                guest.told.push(fact.clone());
+            }
+        }
     }
 
     fn engine_up(&mut self, guest: &mut Guest, now: Instant) {
@@ -363,7 +397,7 @@ impl Owner {
     }
 
     /// Every few seconds: does the guest live, and is its clock right?
-    fn look_after(&self, guest: &mut Guest) -> Result<(), BootError> {
+    fn look_after(&mut self, guest: &mut Guest) -> Result<(), BootError> {
         let (limits, now, wall) = (&self.config.limits, Instant::now(), UnixNanos::now());
         if matches!(&*guest.state.borrow(), VmState::Paused(_)) {
             guest.pulse.heard(now);
@@ -372,15 +406,21 @@ impl Owner {
         if silent && guest.course.running() && guest.stopping.is_none() {
             return Err(BootError::Silent(limits.silence));
         }
+        self.tell_facts(guest);
         let n = guest.pulse.next_ping();
         let Some(link) = guest.welcomed() else { return Ok(()) };
-        link.tell(ToGuest::Ping { n });
-        let wrong = guest.clock.as_ref().is_some_and(|clock| clock.is_wrong(now, wall));
-        if wrong && link.tell(ToGuest::SetClock { unix_time: wall }) {
-            tracing::info!("the clocks had come apart; set the guest's");
-            guest.clock = Some(Clock::set(now, wall));
+        if link.tell(ToGuest::Ping { n }) {
+            guest.clock.ask(n, wall);
         }
         Ok(())
+    }
+}
+
+/// Sets the guest's clock. If it cannot be told now, the next pong finds it wrong.
+fn set_clock(guest: &Guest) {
+    let unix_time = UnixNanos::now();
+    if let Some(link) = guest.welcomed() {
+        link.tell(ToGuest::SetClock { unix_time });
     }
 }
 

@@ -134,23 +134,30 @@ impl MachineHandle {
         Ok(Box::new(self.open(GUEST_API, Request::Need).await?))
     }
 
-    /// Opens a TCP connection to an address inside the guest, such as a container's. The machine is started if it is off.
-    pub async fn relay(&self, address: SocketAddr) -> Result<VsockStream, RelayError> {
-        Self::connect(self.open(GUEST_RELAY, Request::Need).await?, address).await
+    /// Opens a stream to the engine's API as [`api`](Self::api) does, but never starts the machine: one that is off or
+    /// stops is [`Unavailable::Stopped`].
+    pub async fn api_if_running(&self) -> Result<VsockStream, Unavailable> {
+        Ok(Box::new(self.open(GUEST_API, Request::Find).await?))
     }
 
-    /// Opens a TCP connection as [`relay`](Self::relay) does, but never starts the machine: one that is off or stops is
-    /// [`Unavailable::Stopped`].
-    pub async fn relay_if_running(&self, address: SocketAddr) -> Result<VsockStream, RelayError> {
-        Self::connect(self.open(GUEST_RELAY, Request::Find).await?, address).await
+    /// Opens a TCP connection to an address inside the guest, such as a container's. The machine is started if it is off.
+    pub async fn relay(&self, address: SocketAddr) -> Result<VsockStream, RelayError> {
+        let request = RelayRequest { address, protocol: RelayProtocol::Tcp, client: None };
+        Self::connect(self.open(GUEST_RELAY, Request::Need).await?, request).await
+    }
+
+    /// Opens a connection as [`relay`](Self::relay) does, or a flow of datagrams, but never starts the machine: one that is
+    /// off or stops is [`Unavailable::Stopped`].
+    pub async fn relay_if_running(&self, request: RelayRequest) -> Result<VsockStream, RelayError> {
+        Self::connect(self.open(GUEST_RELAY, Request::Find).await?, request).await
     }
 
     async fn connect(
         mut stream: Duplex<VsockStream>,
-        address: SocketAddr,
+        request: RelayRequest,
     ) -> Result<VsockStream, RelayError> {
+        let address = request.address;
         let broken = |source| RelayError::Broken { address, source };
-        let request = RelayRequest { address, protocol: RelayProtocol::Tcp };
         write_frame(&mut stream, &request).await.map_err(broken)?;
         match read_frame(&mut stream).await.map_err(broken)? {
             Some(RelayReply::Connected) => Ok(Box::new(stream)),

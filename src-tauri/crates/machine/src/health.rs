@@ -5,7 +5,7 @@ use std::time::Duration;
 use caisson_guest_proto::UnixNanos;
 use tokio::time::Instant;
 
-/// By how much the guest's clock may differ from the host's before it is set.
+/// By how much the guest's clock may differ from the host's, beyond what is unknown, before it is set.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(500);
 
 /// Whether the guest still answers.
@@ -46,24 +46,25 @@ impl Pulse {
 
 /// Whether the guest's clock, which runs by itself once set, still agrees with the host's.
 ///
-/// The guest's clock goes as steadily as our monotonic one. When the host's wall clock has moved against that (it slept,
-/// somebody set it, or time servers corrected it bit by bit) the guest's is wrong by as much.
-#[derive(Debug)]
+/// It does not when the guest stood still, when the host slept, or when somebody, or bit by bit a time server, set the host's. So each pong tells
+/// what the guest's clock says, which has to lie between the ping and the pong.
+#[derive(Debug, Default)]
 pub(crate) struct Clock {
-    set: (Instant, UnixNanos),
+    asked: Option<(u64, UnixNanos)>,
 }
 
 impl Clock {
-    /// The guest's clock was just set to this.
-    pub(crate) fn set(now: Instant, wall: UnixNanos) -> Self {
-        Self { set: (now, wall) }
+    /// A ping is sent.
+    pub(crate) fn ask(&mut self, n: u64, wall: UnixNanos) {
+        self.asked = Some((n, wall));
     }
 
-    /// Whether it is wrong by now.
-    pub(crate) fn is_wrong(&self, now: Instant, wall: UnixNanos) -> bool {
-        let (then, set_to) = self.set;
-        let expected = set_to.since_epoch() + (now - then);
-        expected.abs_diff(wall.since_epoch()) > CLOCK_TOLERANCE
+    /// Whether it is wrong by a pong that has come. One to an older ping tells nothing.
+    pub(crate) fn is_wrong(&mut self, n: u64, guest: UnixNanos, wall: UnixNanos) -> bool {
+        let Some((_, asked)) = self.asked.take_if(|(asked, _)| *asked == n) else { return false };
+        let (first, last) = (asked.min(wall).since_epoch(), asked.max(wall).since_epoch());
+        let guest = guest.since_epoch();
+        guest + CLOCK_TOLERANCE < first || guest > last + CLOCK_TOLERANCE
     }
 }
 
@@ -99,14 +100,23 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_is_wrong_after_sleep_after_a_jump_back_and_after_slow_drift() {
-        let t0 = Instant::now();
-        let clock = Clock::set(t0, wall(1000.0));
-        let later = t0 + Duration::from_secs(10);
-        assert!(!clock.is_wrong(later, wall(1010.0)));
-        assert!(!clock.is_wrong(later, wall(1010.4)));
-        assert!(clock.is_wrong(later, wall(4610.0)));
-        assert!(clock.is_wrong(later, wall(900.0)));
-        assert!(clock.is_wrong(t0 + Duration::from_secs(86_400), wall(87_401.0)));
+    fn a_clock_is_right_between_the_ping_and_the_pong() {
+        let mut wrong = |guest: f64| {
+            let mut clock = Clock::default();
+            clock.ask(7, wall(1000.0));
+            clock.is_wrong(7, wall(guest), wall(1002.0))
+        };
+        assert!(![999.6, 1000.0, 1001.0, 1002.4].into_iter().any(&mut wrong));
+        assert!([0.0, 999.4, 1002.6, 4610.0].into_iter().all(wrong));
+    }
+
+    #[test]
+    fn only_the_answer_to_the_last_ping_tells_of_the_clock() {
+        let mut clock = Clock::default();
+        assert!(!clock.is_wrong(1, wall(0.0), wall(1000.0)));
+        clock.ask(1, wall(1000.0));
+        clock.ask(2, wall(1005.0));
+        assert!(!clock.is_wrong(1, wall(0.0), wall(1005.0)));
+        assert!(clock.is_wrong(2, wall(1000.0), wall(1005.0)));
     }
 }

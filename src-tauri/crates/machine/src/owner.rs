@@ -2,8 +2,9 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use caisson_guest_proto::{HOST_CONTROL, HOST_PORTS};
+use caisson_guest_proto::{HOST_CONTROL, HOST_EGRESS, HOST_PORTS, HostFact};
 use caisson_hypervisor::{Capabilities, Hypervisor, Launched, VmSpec, VsockStream};
+use caisson_os::ProcessLock;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout},
@@ -20,18 +21,20 @@ use crate::{
     image::Image,
     queue::{Queue, Waiter},
     state::Course,
-    store::Possession,
 };
 
 /// The machine's owner.
 pub(crate) struct Owner {
     pub(crate) config: Arc<MachineConfig>,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
+    /// What the guest is to know of this computer.
+    pub(crate) facts: watch::Receiver<Vec<HostFact>>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) status: watch::Sender<MachineStatus>,
     pub(crate) ports: mpsc::Sender<VsockStream>,
+    pub(crate) egress: mpsc::Sender<VsockStream>,
     pub(crate) queue: Queue,
-    pub(crate) possession: Possession,
+    pub(crate) possession: ProcessLock,
 }
 
 /// How one life of the machine ended.
@@ -189,7 +192,7 @@ impl Owner {
 
 /// Looks at everything that a machine needs before it can run.
 fn prepare(config: &MachineConfig) -> Result<Image, BootError> {
-    let image = Image::open(&config.image)?;
+    let image = Image::open(&config.image, &config.image_found_whole)?;
     disk::prepare(&config.data_disk, config.data_size)?;
     make_dir("sockets", &config.runtime_dir)?;
     make_dir("log", config.console_log.parent().unwrap_or(Path::new(".")))?;
@@ -209,7 +212,7 @@ fn spec(config: &MachineConfig, image: Image) -> VmSpec {
         cmdline: image.cmdline,
         cpus: config.cpus,
         memory: config.memory,
-        listen: vec![HOST_CONTROL, HOST_PORTS],
+        listen: vec![HOST_CONTROL, HOST_PORTS, HOST_EGRESS],
         console_log: config.console_log.clone(),
         runtime_dir: config.runtime_dir.clone(),
     }

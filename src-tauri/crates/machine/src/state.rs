@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use caisson_guest_proto::FromGuest;
+use caisson_guest_proto::{FromGuest, UnixNanos};
 use tokio::time::Instant;
 
 use crate::{
@@ -163,6 +163,8 @@ pub(crate) enum Effect {
     Fail(BootError),
     /// A line for our log.
     Log(String),
+    /// The ping of this number reached it when its clock said this.
+    Pong(u64, UnixNanos),
     /// It lives, which is all that it says.
     Alive,
 }
@@ -179,7 +181,8 @@ pub(crate) fn effect_of(message: FromGuest) -> Effect {
         FromGuest::DiskFull { free, total } => Effect::DiskFull(DiskRoom { free, total }),
         FromGuest::Failed { stage, error } => Effect::Fail(BootError::Guest { stage, error }),
         FromGuest::Log { line } => Effect::Log(line),
-        FromGuest::PoweringOff | FromGuest::Pong { .. } => Effect::Alive,
+        FromGuest::Pong { n, unix_time } => Effect::Pong(n, unix_time),
+        FromGuest::PoweringOff => Effect::Alive,
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use caisson_hypervisor::{Acceleration, Notice};
+use caisson_hypervisor::{Acceleration, Notice, PauseReason};
 use serde::Serialize;
 
 /// One step of a boot. Each has its own deadline, its own text and its own errors.
@@ -251,7 +251,7 @@ pub struct MachineStatus {
     /// What the user should know about this machine, once the hypervisor was asked.
     pub notices: Vec<Notice>,
     /// Why its processors stand still, while they do: this computer's disk is full, mostly.
-    pub paused: Option<String>,
+    pub paused: Option<PauseReason>,
     /// The guest, once it said hello.
     pub guest: Option<GuestInfo>,
     /// The room left on the data disk, once the guest said that there is too little.
@@ -262,7 +262,8 @@ pub struct MachineStatus {
 
 impl MachineStatus {
     /// A machine that is off and has never run.
-    pub(crate) fn new(hypervisor: &'static str) -> Self {
+    #[must_use]
+    pub fn new(hypervisor: &'static str) -> Self {
         let waiting = |stage: Stage| StageStatus {
             stage,
             progress: Progress::Waiting,

@@ -5,9 +5,10 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use caisson_guest_proto::{HostFact, HostProxies, PROTOCOL, RelayProtocol, RelayRequest};
 use caisson_hypervisor::{
     Mib, PauseReason, VsockStream,
-    testing::{FakeHypervisor, GuestScript, LaunchFault, Misbehaviour, run_guest},
+    testing::{FakeHypervisor, GuestScript, LaunchFault, Misbehaviour, run_guest, write_image},
 };
 use caisson_machine::{
     EngineStatus, Failure, FailureCode, Limits, Machine, MachineConfig, MachineHandle, MachineState,
@@ -16,7 +17,7 @@ use caisson_machine::{
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::Instant,
 };
 
@@ -26,12 +27,14 @@ struct Bench {
     fake: FakeHypervisor,
     machine: Machine,
     ports: mpsc::Receiver<VsockStream>,
+    facts: watch::Sender<Vec<HostFact>>,
 }
 
 fn config(dir: &Path) -> MachineConfig {
     MachineConfig {
         hostname: "caisson".into(),
         image: dir.join("image"),
+        image_found_whole: dir.join("image.json"),
         data_disk: dir.join("data/data.raw"),
         data_size: Mib(64),
         runtime_dir: dir.join("run"),
@@ -42,20 +45,13 @@ fn config(dir: &Path) -> MachineConfig {
     }
 }
 
-fn image(dir: &Path) {
-    let image = dir.join("image");
-    std::fs::create_dir_all(&image).unwrap();
-    std::fs::write(image.join("kernel"), "").unwrap();
-    std::fs::write(image.join("initrd"), "").unwrap();
-    std::fs::write(image.join("manifest.json"), r#"{ "protocol": 1, "cmdline": "quiet" }"#).unwrap();
-}
-
 fn bench(script: GuestScript) -> Bench {
     let dir = tempfile::tempdir().unwrap();
-    image(dir.path());
+    write_image(&dir.path().join("image"));
     let fake = FakeHypervisor::new(move |side| run_guest(side, script.clone()));
-    let (machine, ports) = Machine::spawn(config(dir.path()), Arc::new(fake.clone())).unwrap();
-    Bench { dir, fake, machine, ports }
+    let (facts, told) = watch::channel(Vec::new());
+    let (machine, streams) = Machine::spawn(config(dir.path()), Arc::new(fake.clone()), told).unwrap();
+    Bench { dir, fake, machine, ports: streams.ports, facts }
 }
 
 fn good() -> Bench {
@@ -77,6 +73,18 @@ impl Bench {
 
     async fn until(&self, wanted: impl FnMut(&MachineStatus) -> bool) -> MachineStatus {
         self.handle().status().wait_for(wanted).await.unwrap().clone()
+    }
+
+    /// Waits until the guest's console says something; gives all that it says.
+    async fn console_says(&self, wanted: &str) -> String {
+        loop {
+            let console =
+                std::fs::read_to_string(self.dir.path().join("logs/console.log")).unwrap_or_default();
+            if console.contains(wanted) {
+                return console;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Starts a machine that must fail.
@@ -188,7 +196,7 @@ async fn the_guests_own_words_are_part_of_the_message() {
 async fn a_guest_of_another_protocol_is_refused_with_both_versions() {
     let failure = bench(GuestScript { protocol: 7, wrong: None }).failure().await;
     assert_eq!((failure.stage, failure.code), (Some(Stage::Kernel), FailureCode::ProtocolMismatch));
-    assert_eq!(failure.message, "the machine speaks protocol 7, this program speaks 1");
+    assert_eq!(failure.message, format!("the machine speaks protocol 7, this program speaks {PROTOCOL}"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,7 +224,7 @@ async fn what_is_missing_is_told_before_anything_is_launched() {
     std::fs::remove_file(bench.dir.path().join("image/kernel")).unwrap();
     let failure = bench.failure().await;
     assert_eq!((failure.stage, failure.code), (None, FailureCode::ImageUnusable));
-    image(bench.dir.path());
+    write_image(&bench.dir.path().join("image"));
     let disk = bench.dir.path().join("data/data.raw");
     std::fs::create_dir(&disk).unwrap();
     assert_eq!(bench.failure().await.code, FailureCode::DataDiskUnusable);
@@ -326,9 +334,18 @@ async fn a_machine_that_waits_for_room_on_the_disk_has_not_fallen_silent() {
     tokio::time::sleep(Limits::default().silence * 3).await;
     let status = bench.now();
     assert_eq!(status.state, MachineState::Running);
-    assert!(status.paused.unwrap().contains("disk is full"));
+    assert_eq!(status.paused, Some(PauseReason::HostDiskFull));
     bench.fake.pause_machine(None);
     bench.until(|status| status.paused.is_none()).await;
+    // It stood still with the processors.
+    bench.console_says("clock set to").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_has_come_apart_is_set() {
+    let bench = bad(Misbehaviour::LosesTime);
+    bench.handle().start().await.unwrap();
+    bench.console_says("clock set to").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -368,22 +385,42 @@ async fn the_guests_port_streams_come_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_guest_is_told_of_its_host_at_first_and_whatever_has_changed() {
+    let authorities = HostFact::Authorities { pem: "of this computer".into() };
+    let proxies =
+        |name: &str| HostFact::Proxies(HostProxies { http: Some(name.into()), ..HostProxies::default() });
+    let bench = good();
+    bench.facts.send_replace(vec![proxies("http://one:1"), authorities.clone()]);
+    bench.handle().start().await.unwrap();
+    bench.console_says("http://one:1").await;
+    bench.facts.send_replace(vec![proxies("http://two:2"), authorities]);
+    let console = bench.console_says("http://two:2").await;
+    assert_eq!(console.matches("of this computer").count(), 1, "{console}");
+    std::fs::remove_file(bench.dir.path().join("logs/console.log")).unwrap();
+    bench.handle().restart().await.unwrap();
+    let console = bench.console_says("of this computer").await;
+    assert!(console.contains("http://two:2") && !console.contains("http://one:1"), "{console}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_machine_has_one_owner_and_is_free_after_a_shut_down() {
     let bench = good();
     let handle = bench.handle();
     handle.start().await.unwrap();
     let fake = Arc::new(bench.fake.clone());
-    let second = Machine::spawn(config(bench.dir.path()), fake.clone());
+    let facts = bench.facts.subscribe();
+    let second = Machine::spawn(config(bench.dir.path()), fake.clone(), facts.clone());
     assert!(matches!(second.err(), Some(SpawnError::InUse { .. })));
     bench.machine.shut_down().await;
     assert!(matches!(handle.start().await, Err(Unavailable::ShuttingDown)));
-    assert!(Machine::spawn(config(bench.dir.path()), fake).is_ok());
+    assert!(Machine::spawn(config(bench.dir.path()), fake, facts).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_to_a_container_alone_never_starts_the_machine() {
     let bench = good();
-    let to = "172.17.0.2:7".parse().unwrap();
+    let to =
+        RelayRequest { address: "172.17.0.2:7".parse().unwrap(), protocol: RelayProtocol::Tcp, client: None };
     let off = bench.handle().relay_if_running(to).await.err();
     assert!(matches!(off, Some(RelayError::Unavailable(Unavailable::Stopped))), "{off:?}");
     assert_eq!(bench.now().state, MachineState::Stopped);

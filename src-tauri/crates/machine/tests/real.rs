@@ -1,4 +1,4 @@
-//! The machine's life on QEMU with a real guest: the image in `$CAISSON_VM_IMAGE`, else skipped. One test, because each
+//! The machine's life on QEMU with a real guest: the image in `$CAISSON_VM_IMAGE`. One test, because each
 //! boot of an emulated processor takes seconds; it prints how long each stage took.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test may panic; its helpers are no test functions to clippy")]
@@ -10,18 +10,23 @@ use std::{
     time::{Duration, Instant},
 };
 
+use caisson_guest_proto::{HostFact, HostProxies};
 use caisson_hypervisor::{Mib, VsockStream};
 use caisson_hypervisor_qemu::Qemu;
 use caisson_machine::{
     FailureCode, Limits, Machine, MachineConfig, MachineHandle, MachineState, Unavailable,
 };
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::watch,
+};
 
 fn config(image: PathBuf, dir: &Path) -> MachineConfig {
     MachineConfig {
         hostname: "caisson".into(),
         image,
+        image_found_whole: dir.join("image.json"),
         data_disk: dir.join("data/data.raw"),
         data_size: Mib::from_gib(4),
         runtime_dir: dir.join("run"),
@@ -72,14 +77,19 @@ async fn ping(mut stream: VsockStream) -> String {
 }
 
 #[tokio::test]
+#[ignore = "takes an image: scripts/test machine"]
 async fn a_real_machine_starts_answers_stops_and_survives_kills() {
-    let Some(image) = env::var_os("CAISSON_VM_IMAGE").map(PathBuf::from) else {
-        eprintln!("skipped: CAISSON_VM_IMAGE does not name an image (make one with vm-image/build)");
-        return;
-    };
+    let image = env::var_os("CAISSON_VM_IMAGE").expect("it names an image").into();
     let dir = tempfile::tempdir().unwrap();
     let qemu = Qemu::new(env::temp_dir().join("caisson-conformance"));
-    let (machine, _ports) = Machine::spawn(config(image, dir.path()), Arc::new(qemu)).unwrap();
+    // The guest's engine waits to be told these, as the daemon does.
+    let facts = vec![
+        HostFact::Routes { routes: Vec::new() },
+        HostFact::Proxies(HostProxies::default()),
+        HostFact::Authorities { pem: String::new() },
+    ];
+    let (_tell, facts) = watch::channel(facts);
+    let (machine, _ports) = Machine::spawn(config(image, dir.path()), Arc::new(qemu), facts).unwrap();
     let handle = machine.handle();
 
     started(&handle, "first boot, with an empty disk").await;

@@ -4,14 +4,11 @@
 //! current (docker/cli: `cli/context/store`). Both are replaced whole, so that a docker command that runs meanwhile sees
 //! the old or the new one.
 
+use crate::replace_file;
 use directories::UserDirs;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::{
-    fs,
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::PathBuf};
 
 /// The contexts of one docker configuration.
 #[derive(Debug, Clone)]
@@ -60,7 +57,7 @@ impl DockerContexts {
         if fs::read_to_string(&path).is_ok_and(|old| old == text) {
             return Ok(());
         }
-        replace(&path, text.as_bytes()).map_err(|error| ContextError::File(path, error))
+        replace_file(&path, text.as_bytes()).map_err(|error| ContextError::File(path, error))
     }
 
     /// The name of the context that docker uses when nothing else is said; `default` is docker's own.
@@ -81,7 +78,7 @@ impl DockerContexts {
         let path = self.config_path();
         let text = serde_json::to_vec_pretty(&config)
             .map_err(|error| ContextError::Malformed(path.clone(), error))?;
-        replace(&path, &text).map_err(|error| ContextError::File(path, error))
+        replace_file(&path, &text).map_err(|error| ContextError::File(path, error))
     }
 
     fn meta_path(&self, name: &str) -> PathBuf {
@@ -102,21 +99,6 @@ impl DockerContexts {
             Err(error) => Err(ContextError::File(path, error)),
         }
     }
-}
-
-/// Replaces the file whole, through symbolic links and with the rights that it had (it may hold credentials).
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let dir = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    fs::create_dir_all(dir)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(content)?;
-    if let Ok(old) = fs::metadata(&target) {
-        file.as_file().set_permissions(old.permissions())?;
-    }
-    file.as_file().sync_all()?;
-    file.persist(&target)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -78,8 +78,18 @@ mod tests {
         let Err(LockError::Held { owner, .. }) = ProcessLock::acquire(&path) else {
             panic!("it is held");
         };
-        assert_eq!(owner, Some(std::process::id()));
+        assert_eq!(owner, (!cfg!(windows)).then(std::process::id));
         drop(first);
         ProcessLock::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_a_dead_owner_left_is_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        std::fs::write(&path, "4194304\nand some more that is longer").unwrap();
+        let held = ProcessLock::acquire(&path).unwrap();
+        drop(held);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
     }
 }

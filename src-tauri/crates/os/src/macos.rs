@@ -8,8 +8,8 @@ use std::{
 };
 
 pub(crate) use crate::unix::{
-    detach_from_terminal, docker_host, is_private, make_private, program, raise_file_limit, silence_output,
-    spawn_detached,
+    detach_from_terminal, docker_host, is_private, make_private, name_servers, program, raise_file_limit,
+    silence_output, spawn_detached,
 };
 
 pub(crate) fn logs_dir(project: &ProjectDirs) -> PathBuf {

@@ -56,8 +56,9 @@ pub fn silence_output() -> io::Result<()> {
     imp::silence_output()
 }
 
-/// Lets this process have `wanted` open files, or as many as the system allows.
-pub fn raise_file_limit(wanted: u64) -> io::Result<()> {
+/// Lets this process have `wanted` open files, or as many as the system allows. Gives how many it may have now; none is no
+/// limit.
+pub fn raise_file_limit(wanted: u64) -> Option<u64> {
     imp::raise_file_limit(wanted)
 }
 

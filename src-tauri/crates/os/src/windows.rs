@@ -30,19 +30,22 @@ pub(crate) fn is_private(dir: &Path) -> io::Result<bool> {
     Ok(fs::metadata(dir)?.is_dir())
 }
 
-/// Pipes have names, not paths; this one is known to Docker clients' users, so it is the same for all.
-pub(crate) fn docker_endpoint(_runtime: &Path) -> Endpoint {
-    Endpoint::new(r"\\.\pipe\caisson")
+pub(crate) fn docker_endpoint(runtime: &Path) -> Endpoint {
+    pipe("docker", runtime)
 }
 
-/// The names of pipes are the whole computer's: the user's profile makes it the user's own.
 pub(crate) fn daemon_endpoint(runtime: &Path) -> Endpoint {
+    pipe("host", runtime)
+}
+
+/// Pipes have names, not paths, and these are the whole computer's: the user's profile makes each the user's own.
+fn pipe(purpose: &str, runtime: &Path) -> Endpoint {
     let owner: String = runtime
         .to_string_lossy()
         .chars()
         .map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
         .collect();
-    Endpoint::new(format!(r"\\.\pipe\caisson-host-{owner}"))
+    Endpoint::new(format!(r"\\.\pipe\caisson-{purpose}-{owner}"))
 }
 
 pub(crate) fn docker_host(path: &Path) -> String {
@@ -69,11 +72,17 @@ pub(crate) fn silence_output() -> io::Result<()> {
 }
 
 /// Windows has no such limit.
-pub(crate) fn raise_file_limit(_wanted: u64) -> io::Result<()> {
-    Ok(())
+pub(crate) fn raise_file_limit(_wanted: u64) -> Option<u64> {
+    None
 }
 
 /// `GetExtendedTcpTable` would tell the process id; not worth its `unsafe` for a nicer message.
 pub(crate) fn holder_of_tcp_port(_address: SocketAddr) -> Holder {
     Holder::Unknown("`netstat -abno` as administrator says which program it is")
+}
+
+/// Windows keeps them per adapter and changes them with each VPN; its own resolver call, which does the rest of the work,
+/// follows that.
+pub(crate) fn name_servers() -> Vec<SocketAddr> {
+    Vec::new()
 }

@@ -4,7 +4,7 @@
  * It answers and fails as the daemon does: same codes, same words, a fresh list after each change, and nothing while it
  * is not there. What it does is decided by its scenario and by what it is asked, never by chance.
  */
-import type { ApiError, Calls, ErrorCode, Event, MachineState, Subscriptions } from '../generated'
+import type { ApiError, Calls, ErrorCode, Event, LogChunk, MachineState, Subscriptions } from '../generated'
 import {
   HostError,
   type CallArgs,
@@ -46,7 +46,7 @@ function fail(code: ErrorCode, message: string, detail: string | null = null): n
 const UNREACHABLE: ApiError = {
   code: 'daemon_not_running',
   message: 'no host daemon answers at /run/user/1000/caisson/host.sock',
-  detail: 'Connection refused (os error 111)',
+  detail: 'it is not running: `caisson start` starts it',
 }
 
 export function fakeHost(scenario: string): Host {
@@ -168,8 +168,9 @@ class FakeHost implements Host {
     status.disk_full = { free_mib: 310, total_mib: 65_536 }
     status.notices = [
       {
-        text: 'KVM cannot be used: /dev/kvm does not exist, so the processor is emulated and everything takes longer',
-        remedy: 'switch on virtualization in the firmware and load the module kvm_intel or kvm_amd',
+        about: { kind: 'kvm_absent' },
+        text: 'the processor is emulated, which is 15 to 20 times slower: there is no /dev/kvm',
+        remedy: 'enable virtualization in the firmware and load kvm_intel or kvm_amd',
       },
     ]
     return status
@@ -228,11 +229,15 @@ class FakeHost implements Host {
   }
 
   #logs(
-    { id, follow }: Subscriptions['container_logs']['args'],
+    { id, follow, timestamps }: Subscriptions['container_logs']['args'],
     observer: Observer<Subscriptions['container_logs']['item']>,
   ): () => void {
     const one = this.#list.find((other) => other.id === id)
     let line = 120
+    const timed = (chunk: LogChunk): LogChunk =>
+      timestamps
+        ? { ...chunk, text: chunk.text.replaceAll(/^(?=.)/gm, `${new Date().toISOString()} `) }
+        : chunk
     const began = setTimeout(() => {
       if (!one)
         return observer.end(
@@ -247,10 +252,13 @@ class FakeHost implements Host {
           }),
         )
       }
-      if (one.name === 'web') for (const chunk of webLog(line)) observer.item(chunk)
+      if (one.name === 'web') for (const chunk of webLog(line)) observer.item(timed(chunk))
       if (one.state !== 'running' || !follow) observer.end(null)
     })
-    const more = setInterval(() => one?.name === 'web' && follow && observer.item(logLine(line++)), 1_000)
+    const more = setInterval(
+      () => one?.name === 'web' && follow && observer.item(timed(logLine(line++))),
+      1_000,
+    )
     return () => {
       clearTimeout(began)
       clearInterval(more)

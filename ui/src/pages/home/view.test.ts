@@ -1,5 +1,5 @@
 import { beforeAll, expect, test } from 'vitest'
-import type { ContainerSummary, MachineState, MachineStatus } from '../../host'
+import type { ContainerSummary, MachineState, MachineStatus, NoticeCode } from '../../host'
 import { speak } from '../../i18n'
 import { machineStatus, RUNNING, DISK_FAILURE } from '../../host/fake/machine'
 import { hasBooted, headline, machineActions, notes, runningNow, size, stageRows } from './view'
@@ -56,6 +56,28 @@ test('a full disk comes before what is only slow, and a good machine has nothing
     'The data disk is nearly full: 310 MiB of 64 GiB are free.',
     'Runs on QEMU, which emulates the processor: everything works, but much slower.',
   ])
+})
+
+test('what the host noticed is told in the language of the window', () => {
+  const seen = (about: NoticeCode) =>
+    notes({ ...machineStatus(RUNNING), notices: [{ about, text: 'the host’s own', remedy: null }] })
+  const [slow] = seen({ kind: 'kvm_too_slow', limit_secs: 5 })
+  expect(slow?.text).toContain('within 5 seconds')
+  expect(slow?.remedy).toContain('less busy')
+  speak(() => 'ko')
+  const korean = (
+    [
+      { kind: 'kvm_absent' },
+      { kind: 'kvm_forbidden' },
+      { kind: 'kvm_broken', why: 'x' },
+      { kind: 'kvm_too_slow', limit_secs: 5 },
+      { kind: 'host_disk_full' },
+      { kind: 'paused', why: 'x' },
+    ] satisfies NoticeCode[]
+  ).flatMap((about) => seen(about).map((note) => note.text))
+  speak(() => 'en')
+  expect(korean).toHaveLength(6)
+  for (const text of korean) expect(text).toMatch(/[가-힣]/)
 })
 
 test('sizes keep one digit', () => {

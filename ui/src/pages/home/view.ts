@@ -4,6 +4,7 @@ import type {
   ContainerSummary,
   MachineState,
   MachineStatus,
+  NoticeCode,
   StageProgress,
   StageStatus,
 } from '../../host'
@@ -83,8 +84,6 @@ export interface Note {
   text: string
   remedy: string | null
   tone: Tone | null
-  /** The host's own words, in English. */
-  technical?: boolean
 }
 
 /** What the user should know of a machine that does not fail: the urgent first. */
@@ -97,7 +96,33 @@ export function notes({ notices, disk_full, acceleration, hypervisor }: MachineS
   if (acceleration?.kind === 'emulated') {
     all.push({ text: m.home_runs_emulated({ hypervisor }), remedy: null, tone: null })
   }
-  return [...all, ...notices.map(({ text, remedy }) => ({ text, remedy, tone: null, technical: true }))]
+  return [...all, ...notices.map(({ about }) => note(about))]
+}
+
+/** What the host noticed, in the user's words. */
+function note(about: NoticeCode): Note {
+  switch (about.kind) {
+    case 'host_disk_full':
+      return { text: m.notice_host_disk_full(), remedy: m.notice_host_disk_full_remedy(), tone: 'starting' }
+    case 'paused':
+      return { text: m.notice_paused({ why: about.why }), remedy: null, tone: 'starting' }
+    case 'kvm_absent':
+      return { text: m.notice_kvm_absent(), remedy: m.notice_kvm_absent_remedy(), tone: null }
+    case 'kvm_forbidden':
+      return { text: m.notice_kvm_forbidden(), remedy: m.notice_kvm_forbidden_remedy(), tone: null }
+    case 'kvm_broken':
+      return {
+        text: m.notice_kvm_broken({ why: about.why }),
+        remedy: m.notice_kvm_broken_remedy(),
+        tone: null,
+      }
+    case 'kvm_too_slow':
+      return {
+        text: m.notice_kvm_too_slow({ seconds: about.limit_secs }),
+        remedy: m.notice_kvm_too_slow_remedy(),
+        tone: null,
+      }
+  }
 }
 
 /** A size in MiB, in the unit that keeps it short. */

@@ -18,6 +18,14 @@ pub fn decode<'de, T: de::Deserialize<'de>>(value: &'de Value) -> Result<T, Deco
     T::deserialize(Go(value))
 }
 
+/// The same for what Go reads as its struct `name`, which it names in its complaints.
+pub fn decode_as<'de, T: de::Deserialize<'de>>(
+    value: &'de Value,
+    name: &'static str,
+) -> Result<T, DecodeError> {
+    T::deserialize(Go(value)).map_err(|error| DecodeError { root: name, ..error })
+}
+
 /// A value of the wrong kind, in the words of `json.UnmarshalTypeError`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeError {
@@ -25,6 +33,8 @@ pub struct DecodeError {
     problem: Problem,
     /// The field's path from the outermost struct, innermost first while it is being built.
     path: Vec<String>,
+    /// The outermost struct's name.
+    root: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,13 +48,13 @@ impl DecodeError {
         let found = match value {
             Value::Null => "null".into(),
             Value::Bool(_) => "bool".into(),
-            Value::Number(n) if wanted != "string" && wanted != "bool" => format!("number {n}"),
+            Value::Number(n) if wanted.starts_with(['i', 'u', 'f']) => format!("number {n}"),
             Value::Number(_) => "number".into(),
             Value::String(_) => "string".into(),
             Value::Array(_) => "array".into(),
             Value::Object(_) => "object".into(),
         };
-        Self { problem: Problem::Kind { found, wanted }, path: Vec::new() }
+        Self { problem: Problem::Kind { found, wanted }, path: Vec::new(), root: "" }
     }
 
     fn within(mut self, field: &str) -> Self {
@@ -61,7 +71,7 @@ impl fmt::Display for DecodeError {
                 write!(f, "json: cannot unmarshal {found} into Go value of type {wanted}")
             }
             Problem::Kind { found, wanted } => {
-                write!(f, "json: cannot unmarshal {found} into Go struct field ")?;
+                write!(f, "json: cannot unmarshal {found} into Go struct field {}", self.root)?;
                 for field in self.path.iter().rev() {
                     write!(f, ".{field}")?;
                 }
@@ -75,7 +85,7 @@ impl std::error::Error for DecodeError {}
 
 impl de::Error for DecodeError {
     fn custom<T: fmt::Display>(text: T) -> Self {
-        Self { problem: Problem::Other(text.to_string()), path: Vec::new() }
+        Self { problem: Problem::Other(text.to_string()), path: Vec::new(), root: "" }
     }
 }
 

@@ -9,11 +9,13 @@
 
 pub mod container;
 pub mod events;
+pub mod exec;
 pub mod go;
 pub mod image;
 pub mod network;
 pub mod system;
 pub mod time;
+pub mod volume;
 
 use serde::Serialize;
 

@@ -217,3 +217,18 @@ pub struct Commit {
     #[serde(rename = "ID")]
     pub id: String,
 }
+
+/// The answer of `GET /system/df` up to API 1.51. What was not asked for is `null`.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(
+    missing_docs,
+    reason = "each field is the one of the same name in the Engine API's SystemDataUsageResponse"
+)]
+pub struct DiskUsage {
+    pub layers_size: i64,
+    pub images: Option<Vec<crate::image::Summary>>,
+    pub containers: Option<Vec<crate::container::Summary>>,
+    pub volumes: Option<Vec<crate::volume::Volume>>,
+    pub build_cache: Option<Vec<crate::Empty>>,
+}

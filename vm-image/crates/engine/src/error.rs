@@ -7,10 +7,14 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorKind {
     NotFound,
+    Unauthorized,
+    Forbidden,
+    TooManyRequests,
     InvalidParameter,
     Conflict,
     NotModified,
     NotImplemented,
+    Unavailable,
     Internal,
 }
 
@@ -39,8 +43,17 @@ impl ApiError {
         Self::new(ErrorKind::Conflict, message)
     }
 
+    pub(crate) fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Forbidden, message)
+    }
+
     pub(crate) fn not_implemented(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::NotImplemented, message)
+    }
+
+    /// What it takes is not there, such as a swarm.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unavailable, message)
     }
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use caisson_docker_api::time::Timestamp;
 use serde_json::Value;
 
 use crate::error::ApiError;
+use crate::moment;
 
 /// Values by filter. Values of one filter are alternatives (labels are not), filters are all to be met.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +46,11 @@ impl Filters {
         }
     }
 
+    /// One more value of a filter.
+    pub(crate) fn add(&mut self, name: &str, value: &str) {
+        self.0.entry(name.to_owned()).or_default().push(value.to_owned());
+    }
+
     /// The values of a filter.
     pub(crate) fn get(&self, name: &str) -> &[String] {
         self.0.get(name).map_or(&[], Vec::as_slice)
@@ -66,13 +73,29 @@ impl Filters {
         })
     }
 
-    /// The one value of a filter that says yes or no.
+    /// Whether a prune takes what has these labels: all of `label`'s wishes are met, and not all of `label!`'s.
+    pub(crate) fn prunes(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.labels("label", labels) && !(self.has("label!") && self.labels("label!", labels))
+    }
+
+    /// The moment that `until` names, by which a prune spares what is newer: a duration before now, a date, or seconds since the epoch.
+    pub(crate) fn until(&self) -> Result<Option<Timestamp>, ApiError> {
+        match self.get("until") {
+            [] => Ok(None),
+            [one] => moment::parse(one, Timestamp::now()).map(Some),
+            _ => Err(ApiError::invalid("more than one until filter specified")),
+        }
+    }
+
+    /// What a filter says that says yes or no, and not both.
     pub(crate) fn bool(&self, name: &str) -> Result<Option<bool>, ApiError> {
-        let Some(value) = self.get(name).first() else { return Ok(None) };
-        match value.to_ascii_lowercase().as_str() {
-            "1" | "true" => Ok(Some(true)),
-            "0" | "false" => Ok(Some(false)),
-            _ => Err(ApiError::invalid(format!("invalid filter '{name}=[{value}]'"))),
+        let Some(values) = self.0.get(name) else { return Ok(None) };
+        let has = |words: [&str; 2]| values.iter().any(|value| words.contains(&value.as_str()));
+        match (has(["1", "true"]), has(["0", "false"])) {
+            (true, false) => Ok(Some(true)),
+            (false, true) => Ok(Some(false)),
+            _ if values.is_empty() => Err(ApiError::invalid(format!("invalid filter '{name}'"))),
+            _ => Err(ApiError::invalid(format!("invalid filter '{name}=[{}]'", values.join(" ")))),
         }
     }
 }
@@ -90,6 +113,16 @@ mod tests {
         );
         assert_eq!(Filters::parse("x").unwrap_err().message, "invalid filter");
         assert_eq!(filters.only(&["status"]).unwrap_err().message, "invalid filter 'label'");
+    }
+
+    #[test]
+    fn a_prune_takes_what_is_labelled_and_spares_what_is_labelled_otherwise() {
+        let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        let taken = |json: &str| Filters::parse(json).unwrap().prunes(&labels);
+        assert!(taken("{}") && taken(r#"{"label":["a=b"]}"#) && taken(r#"{"label!":["c"]}"#));
+        assert!(!taken(r#"{"label":["c"]}"#) && !taken(r#"{"label!":["a"]}"#));
+        let twice = Filters::parse(r#"{"until":["1h","2h"]}"#).unwrap();
+        assert_eq!(twice.until().unwrap_err().message, "more than one until filter specified");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use bytes::{Buf, Bytes};
+use caisson_images::registry::RegistryError;
 use caisson_images::{Classified, ErrorKind as ImageErrorKind};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
@@ -14,11 +15,22 @@ use crate::http::call::next_chunk;
 pub(crate) fn error(error: &impl Classified) -> ApiError {
     let kind = match error.kind() {
         ImageErrorKind::NotFound => ErrorKind::NotFound,
+        ImageErrorKind::Unauthorized => ErrorKind::Unauthorized,
+        ImageErrorKind::Forbidden => ErrorKind::Forbidden,
+        ImageErrorKind::TooManyRequests => ErrorKind::TooManyRequests,
         ImageErrorKind::Conflict => ErrorKind::Conflict,
         ImageErrorKind::Invalid => ErrorKind::InvalidParameter,
         ImageErrorKind::Internal => ErrorKind::Internal,
     };
     ApiError::new(kind, chain(error))
+}
+
+/// An error of a login. What a registry refuses is the client's affair, all else is nobody's.
+pub(crate) fn login_error(error: &RegistryError) -> ApiError {
+    match error.kind() {
+        ImageErrorKind::Unauthorized => ApiError::new(ErrorKind::Unauthorized, chain(error)),
+        _ => ApiError::internal(chain(error)),
+    }
 }
 
 /// A body that is read by a blocking thread. A body that breaks off is an error, not an end.

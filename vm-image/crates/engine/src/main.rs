@@ -12,13 +12,18 @@
 //!
 //! `SIGTERM` and `SIGINT` end it in order, as dockerd without live-restore: running containers are stopped first.
 
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use caisson_images::registry::{AtOnce, RegistryConfig};
+use caisson_networks::DefaultPool;
 use clap::Parser;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 mod containers;
 mod engine;
@@ -27,10 +32,15 @@ mod events;
 mod filters;
 mod http;
 mod images;
+mod moment;
 mod readiness;
+mod remap;
+mod sizes;
 mod system;
+mod volumes;
 
 use engine::{Engine, EngineConfig};
+use remap::Remap;
 
 /// The Docker Engine API over containers, images and networks.
 #[derive(Debug, Parser)]
@@ -51,11 +61,54 @@ struct Arguments {
     /// Where to ask for published ports; without it they are bound on this host.
     #[arg(long)]
     ports_socket: Option<PathBuf>,
+    /// A directory with certificates of registries: <host>[:port]/{*.crt,NAME.cert,NAME.key}.
+    #[arg(long, default_value = "/etc/docker/certs.d")]
+    registry_certificates: PathBuf,
+    /// A registry that may be reached without TLS: host[:port], or a network in CIDR form. May be repeated.
+    #[arg(long, value_name = "REGISTRY")]
+    insecure_registry: Vec<String>,
+    /// An address that serves what Docker Hub has, asked before it. May be repeated.
+    #[arg(long, value_name = "URL")]
+    registry_mirror: Vec<String>,
+    /// How many layers are downloaded at once, by all pulls together.
+    #[arg(long, value_name = "NUMBER", default_value_t = AtOnce::default().downloads)]
+    max_concurrent_downloads: NonZeroU16,
+    /// How many layers are uploaded at once, by each push.
+    #[arg(long, value_name = "NUMBER", default_value_t = AtOnce::default().uploads)]
+    max_concurrent_uploads: NonZeroU16,
+    /// A file with certificates of authorities to trust besides this system's, read anew whenever a registry is reached.
+    #[arg(long, value_name = "FILE")]
+    authorities: Option<PathBuf>,
+    /// A file with HTTP_PROXY, HTTPS_PROXY and NO_PROXY, a variable a line, read anew whenever a registry is reached
+    /// [default: those of the environment].
+    #[arg(long, value_name = "FILE")]
+    proxies: Option<PathBuf>,
+    /// A file with variables that containers get, one a line, unless they are given others; read anew for each container made.
+    #[arg(long, value_name = "FILE")]
+    container_environment: Option<PathBuf>,
+    /// Where networks that name no range get theirs from: base=10.10.0.0/16,size=24 [default: Docker's own pools].
+    #[arg(long)]
+    default_address_pool: Vec<DefaultPool>,
+    /// Whose subordinate ids (/etc/subuid, /etc/subgid) the users of containers are: USER[:GROUP], by name or number, or `default`.
+    #[arg(long, value_name = "USER")]
+    userns_remap: Option<String>,
+    /// A file with ranges that networks keep clear of when they choose one, such as the routes of the machine's host: one in
+    /// CIDR form a line. It is read each time.
+    #[arg(long, value_name = "FILE")]
+    host_routes: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CAISSON_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_ansi(false).with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Who asks for everything wants to know where the time goes.
+    let tracing = filter.max_level_hint() == Some(LevelFilter::TRACE);
+    let ends = if tracing { FmtSpan::CLOSE } else { FmtSpan::NONE };
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_span_events(ends)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     let arguments = Arguments::parse();
     // The work is waiting for others: two threads keep up with two cores' worth of clients and cost little memory.
     tokio::runtime::Builder::new_multi_thread()
@@ -91,11 +144,32 @@ fn config(arguments: Arguments) -> anyhow::Result<EngineConfig> {
         Some(path) => path,
         None => std::env::current_exe().context("where this program is")?.with_file_name("caisson-shim"),
     };
+    let remap = arguments.userns_remap.as_deref().map(Remap::parse).transpose();
+    let remap = remap.context("--userns-remap")?.flatten();
+    let mut data_root = absolute(&arguments.data_root)?;
+    if let Some(remap) = &remap {
+        data_root.push(remap.data_directory());
+    }
     Ok(EngineConfig {
-        data_root: absolute(&arguments.data_root)?,
+        data_root,
         exec_root: absolute(&arguments.exec_root)?,
         shim: absolute(&shim)?,
         ports_socket: arguments.ports_socket,
+        registries: RegistryConfig {
+            certificates: Some(arguments.registry_certificates),
+            insecure: arguments.insecure_registry,
+            mirrors: arguments.registry_mirror,
+            authorities: arguments.authorities,
+            proxies: arguments.proxies,
+            at_once: AtOnce {
+                downloads: arguments.max_concurrent_downloads,
+                uploads: arguments.max_concurrent_uploads,
+            },
+        },
+        container_environment: arguments.container_environment,
+        default_address_pools: arguments.default_address_pool,
+        remap,
+        host_routes: arguments.host_routes,
     })
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::PROTOCOL;
+use crate::{HostFact, PROTOCOL};
 
 /// A moment as nanoseconds since 1970-01-01 UTC (good until the year 2554).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -96,6 +96,8 @@ pub enum FromGuest {
     Pong {
         /// The number of the ping.
         n: u64,
+        /// What the guest's clock says.
+        unix_time: UnixNanos,
     },
 }
 
@@ -119,7 +121,7 @@ pub enum ToGuest {
         /// The host's [`PROTOCOL`].
         protocol: u32,
     },
-    /// Sets the guest's clock, after the host slept for instance.
+    /// Sets the guest's clock, when a [`FromGuest::Pong`] shows that it is wrong: after the host slept, for instance.
     SetClock {
         /// What the guest's clock is to be set to.
         unix_time: UnixNanos,
@@ -128,6 +130,11 @@ pub enum ToGuest {
     PowerOff {
         /// How long the engine may take before it is killed, in seconds.
         grace_secs: u32,
+    },
+    /// Tells something of the host; the first of each kind comes right after the welcome.
+    Host {
+        /// What.
+        fact: HostFact,
     },
     /// Asks for a [`FromGuest::Pong`].
     Ping {
@@ -158,7 +165,7 @@ mod tests {
     #[test]
     fn only_the_same_version_is_accepted() {
         assert_eq!(check_protocol(PROTOCOL), Ok(()));
-        for theirs in [0, PROTOCOL + 1, u32::MAX] {
+        for theirs in [0, PROTOCOL - 1, PROTOCOL + 1, u32::MAX] {
             assert_eq!(check_protocol(theirs), Err(VersionMismatch { ours: PROTOCOL, theirs }));
         }
         let said = VersionMismatch { ours: 1, theirs: 7 }.to_string();
@@ -175,7 +182,10 @@ mod tests {
     #[test]
     fn the_wire_is_what_other_versions_expect() {
         let table: Vec<(String, &str)> = vec![
-            (json(&FromGuest::Pong { n: 3 }), r#"{"type":"pong","n":3}"#),
+            (
+                json(&FromGuest::Pong { n: 3, unix_time: UnixNanos(5) }),
+                r#"{"type":"pong","n":3,"unix_time":5}"#,
+            ),
             (
                 json(&FromGuest::Stage { stage: BootStage::Disk, detail: "checking".into() }),
                 r#"{"type":"stage","stage":"disk","detail":"checking"}"#,

@@ -6,10 +6,11 @@
 //! |---------|---------------------|----------|--------|
 //! | CONTROL | [`HOST_CONTROL`]    | guest    | frames: [`FromGuest`] and [`ToGuest`], the whole life of the machine |
 //! | PORTS   | [`HOST_PORTS`]      | guest    | frames: [`PortsRequest`] and [`PortsReply`], one stream an engine connection |
+//! | EGRESS  | [`HOST_EGRESS`]     | guest    | one [`EgressRequest`], one [`EgressReply`], then raw bytes or messages |
 //! | API     | [`GUEST_API`]       | host     | raw bytes to and from the engine's socket |
-//! | RELAY   | [`GUEST_RELAY`]     | host     | one [`RelayRequest`], one [`RelayReply`], then raw bytes |
+//! | RELAY   | [`GUEST_RELAY`]     | host     | one [`RelayRequest`], one [`RelayReply`], then raw bytes or messages |
 //!
-//! API, RELAY and PORTS streams are wrapped in [`Duplex`] on both sides, from their first byte: vsock does not keep
+//! API, RELAY, PORTS and EGRESS streams are wrapped in [`Duplex`] on both sides, from their first byte: vsock does not keep
 //! half-close on every hypervisor, and attach, exec and build need it. CONTROL is not: it ends as a whole.
 //!
 //! [`frame`] is how a message becomes bytes. The crate is pure (no sockets, no clock but the one it is asked to read)
@@ -21,13 +22,22 @@
 
 mod control;
 mod duplex;
+mod egress;
 pub mod frame;
+mod host;
 mod ports;
 mod relay;
 
 pub use control::{BootStage, FromGuest, ToGuest, UnixNanos, VersionMismatch, check_protocol};
 pub use duplex::{Duplex, MAX_CHUNK};
+pub use egress::{
+    EgressRefusal, EgressReply, EgressRequest, HOST_ADDRESS, MAX_MESSAGE, read_message, write_message,
+};
 pub use frame::{FrameError, FrameReader, MAX_FRAME, read_frame, write_frame};
+pub use host::{
+    GUEST_CONTAINER_ENVIRONMENT, GUEST_HOST_AUTHORITIES, GUEST_HOST_PROXIES, GUEST_HOST_ROUTES, HostFact,
+    HostProxies, HostRoute, MAX_AUTHORITIES, MAX_ROUTES,
+};
 pub use ports::{
     PortForward, PortOutcome, PortProtocol, PortsAnswer, PortsCall, PortsReply, PortsRequest, PublishRefused,
     RefusalCode,
@@ -35,7 +45,11 @@ pub use ports::{
 pub use relay::{RelayProtocol, RelayRefusal, RelayReply, RelayRequest};
 
 /// The version of this contract. It rises with every change that an older side would misread.
-pub const PROTOCOL: u32 = 1;
+#[cfg(not(feature = "other-version"))]
+pub const PROTOCOL: u32 = 2;
+/// The version of a guest that is built to be refused.
+#[cfg(feature = "other-version")]
+pub const PROTOCOL: u32 = u32::MAX;
 
 /// A vsock port on which the host listens and to which the guest connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +63,8 @@ pub struct GuestVsockPort(pub u32);
 pub const HOST_CONTROL: HostVsockPort = HostVsockPort(1024);
 /// The engine's published ports.
 pub const HOST_PORTS: HostVsockPort = HostVsockPort(1025);
+/// What leaves the machine.
+pub const HOST_EGRESS: HostVsockPort = HostVsockPort(1026);
 /// The Docker Engine API.
 pub const GUEST_API: GuestVsockPort = GuestVsockPort(1024);
 /// A connection to an address inside the guest, such as a container's.

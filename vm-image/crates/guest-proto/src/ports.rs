@@ -70,6 +70,10 @@ pub enum PortsCall {
     Unpublish {
         /// Its key.
         key: String,
+        /// Whether the connections through it live on, until either end closes them; else they are cut. A host that does
+        /// not know of this cuts them.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        keep_connections: bool,
     },
 }
 
@@ -163,6 +167,18 @@ mod tests {
             serde_json::to_string(&reply).unwrap(),
             r#"{"id":7,"result":{"Err":{"code":"in_use","message":"address already in use","holder":"nginx (pid 812)"}}}"#
         );
+    }
+
+    #[test]
+    fn a_port_is_closed_with_its_connections_unless_it_is_said() {
+        for (keep_connections, expected) in [
+            (false, r#"{"type":"unpublish","key":"a/0"}"#),
+            (true, r#"{"type":"unpublish","key":"a/0","keep_connections":true}"#),
+        ] {
+            let call = PortsCall::Unpublish { key: "a/0".into(), keep_connections };
+            assert_eq!(serde_json::to_string(&call).unwrap(), expected);
+            assert_eq!(serde_json::from_str::<PortsCall>(expected).unwrap(), call);
+        }
     }
 
     #[test]

@@ -11,6 +11,10 @@ pub struct RelayRequest {
     pub address: SocketAddr,
     /// How.
     pub protocol: RelayProtocol,
+    /// Whom the other end is to see as its client, if the guest can have it so; not for a client on the host's own
+    /// loopback, whose address means another computer to every container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<SocketAddr>,
 }
 
 /// The protocols that can be relayed.
@@ -19,13 +23,16 @@ pub struct RelayRequest {
 pub enum RelayProtocol {
     /// A byte stream; half-close is passed on both ways.
     Tcp,
+    /// Datagrams between one client of the host's and one address, a [message](crate::write_message) each. The flow ends with
+    /// the stream.
+    Udp,
 }
 
 /// The first and only frame that the guest sends on a RELAY stream; raw bytes follow a `Connected`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum RelayReply {
-    /// The bytes after this frame are the connection's.
+    /// What follows this frame is the connection's.
     Connected,
     /// There is no connection; the stream ends.
     Refused {
@@ -56,10 +63,16 @@ mod tests {
 
     #[test]
     fn the_wire_is_what_other_versions_expect() {
-        let request = RelayRequest { address: "[fd00::2]:80".parse().unwrap(), protocol: RelayProtocol::Tcp };
+        let (address, protocol) = ("[fd00::2]:80".parse().unwrap(), RelayProtocol::Tcp);
+        let request = RelayRequest { address, protocol, client: None };
         assert_eq!(
             serde_json::to_string(&request).unwrap(),
             r#"{"address":"[fd00::2]:80","protocol":"tcp"}"#
+        );
+        let seen = RelayRequest { client: Some("[2001:db8::1]:5".parse().unwrap()), ..request };
+        assert_eq!(
+            serde_json::to_string(&seen).unwrap(),
+            r#"{"address":"[fd00::2]:80","protocol":"tcp","client":"[2001:db8::1]:5"}"#
         );
         let refused =
             RelayReply::Refused { kind: RelayRefusal::TimedOut, message: "connection timed out".into() };

@@ -84,6 +84,11 @@ impl ImageConfig {
         }
     }
 
+    /// Whether it is for this platform; very old images that do not say what they are for are for any.
+    pub fn is_for(&self, wanted: &Platform) -> bool {
+        self.os.is_empty() || self.architecture.is_empty() || wanted.runs(&self.platform())
+    }
+
     /// The chain ids of its layers, lowest first.
     pub fn chain(&self) -> Vec<ChainId> {
         ChainId::of_stack(&self.rootfs.diff_ids)
@@ -246,10 +251,10 @@ fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String
 /// The system an image is for, in Go's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {
-    /// `linux`.
-    pub os: String,
     /// `amd64`, `arm64`, …
     pub architecture: String,
+    /// `linux`.
+    pub os: String,
     /// `v7`, `v8`; empty for the architecture's usual one.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
     pub variant: String,

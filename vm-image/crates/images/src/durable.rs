@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::store::OpenError;
+
 /// A file of the store could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {action} {path}")]
@@ -13,7 +15,15 @@ pub struct StateError {
     source: io::Error,
 }
 
+/// What is tried with a file whose content is not what it should be.
+const UNDERSTAND: &str = "understand";
+
 impl StateError {
+    /// Whether the file is there and can be read, but says nothing that can be: a disk that rots, or a crash of the whole machine.
+    pub(crate) fn is_damage(&self) -> bool {
+        self.action == UNDERSTAND
+    }
+
     pub(crate) fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self { action, path: path.to_owned(), source }
     }
@@ -65,7 +75,26 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
 /// Reads a JSON file of this store if it is there.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
     let Some(bytes) = read(path)? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from).at("understand", path)
+    serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from).at(UNDERSTAND, path)
+}
+
+/// Reads a JSON file of this store that tells its format's version, if it is there. A newer one is refused as such, before
+/// its other fields are looked at: they may have another shape, and must not pass for damage.
+pub(crate) fn read_versioned<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    known: u32,
+) -> Result<Option<T>, OpenError> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let Some(bytes) = read(path)? else { return Ok(None) };
+    if let Ok(Version { version: found }) = serde_json::from_slice(&bytes)
+        && found > known
+    {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known });
+    }
+    Ok(Some(serde_json::from_slice(&bytes).map_err(io::Error::from).at(UNDERSTAND, path)?))
 }
 
 /// Writes a JSON file of this store.

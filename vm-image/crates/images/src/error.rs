@@ -9,6 +9,12 @@
 pub enum ErrorKind {
     /// There is no such image (404).
     NotFound,
+    /// Who asks is not known, or may not have it (401).
+    Unauthorized,
+    /// Who asks may not have it (403).
+    Forbidden,
+    /// Somebody else asks for patience (429).
+    TooManyRequests,
     /// The state of other things forbids it (409).
     Conflict,
     /// The caller gave something that cannot be (400).
@@ -21,4 +27,10 @@ pub enum ErrorKind {
 pub trait Classified: std::error::Error + Send + Sync + 'static {
     /// What it means to the caller.
     fn kind(&self) -> ErrorKind;
+}
+
+/// An error with its sources, as the edge prints it; for logs.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

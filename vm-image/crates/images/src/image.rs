@@ -26,6 +26,10 @@ pub struct Image {
     pub children: usize,
     /// When it was last given a name here.
     pub last_tagged: Option<OffsetDateTime>,
+    /// The same for other platforms: where its names lead when those are asked for.
+    pub others: Vec<ImageId>,
+    /// Whether it is one of another image's [`others`](Self::others), and no name leads to it before all.
+    pub is_behind_another: bool,
 }
 
 impl Image {

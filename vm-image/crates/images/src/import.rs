@@ -10,7 +10,7 @@ use crate::config::{History, ImageConfig, Platform, RootFs, RunConfig};
 use crate::digest::{DiffId, ImageId};
 use crate::durable::StateError;
 use crate::error::{Classified, ErrorKind};
-use crate::layer::{LayerError, Staged};
+use crate::layer::{LayerError, OnDisk};
 use crate::reference::Reference;
 use crate::store::{Change, CreateError, Store, TagError, check_tag};
 
@@ -30,6 +30,9 @@ pub struct ImportOptions {
 /// Why nothing was imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
+    /// It is said to be for another operating system.
+    #[error("operating system is not supported")]
+    Os,
     /// An instruction cannot be followed.
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -53,7 +56,7 @@ pub enum ImportError {
 impl Classified for ImportError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Change(_) => ErrorKind::Invalid,
+            Self::Os | Self::Change(_) => ErrorKind::Invalid,
             Self::Layer(error) => error.kind(),
             Self::Tag(error) => error.kind(),
             Self::Create(error) => error.kind(),
@@ -64,7 +67,10 @@ impl Classified for ImportError {
 
 impl Store {
     /// Makes an image of one layer out of a root file system's tar, which may be compressed. Read to its end.
-    pub fn import(&self, archive: impl Read, options: &ImportOptions) -> Result<ImageId, ImportError> {
+    pub fn import(&self, archive: impl Read + Send, options: &ImportOptions) -> Result<ImageId, ImportError> {
+        if options.platform.as_ref().is_some_and(|platform| platform.os != "linux") {
+            return Err(ImportError::Os);
+        }
         let mut run = RunConfig::default();
         changes::apply(&mut run, &options.changes)?;
         if let Some(reference) = &options.reference {
@@ -72,6 +78,7 @@ impl Store {
         }
         let staged = self.layer_store().stage(archive, self.limits())?;
         let config = serde_json::to_vec(&configuration(options, run, staged.diff_id))?;
+        let staged = self.layer_store().flush(vec![staged])?;
         let mut change = self.change();
         let made = make(&mut change, staged, &config, options.reference.as_ref());
         if made.is_err()
@@ -85,11 +92,11 @@ impl Store {
 
 fn make(
     change: &mut Change<'_>,
-    layer: Staged,
+    layer: OnDisk,
     config: &[u8],
     name: Option<&Reference>,
 ) -> Result<ImageId, ImportError> {
-    change.add_layers(vec![layer])?;
+    change.add_layers(layer)?;
     let id = change.add_image(config)?;
     if let Some(name) = name {
         change.name(name, id)?;

@@ -123,6 +123,12 @@ impl Reference {
         Ok(self)
     }
 
+    /// The same repository with this digest and without a tag.
+    pub fn with_digest(mut self, digest: Digest) -> Self {
+        (self.tag, self.digest) = (None, Some(digest));
+        self
+    }
+
     /// The same with the tag `latest` if it has neither a tag nor a digest.
     pub fn or_latest(mut self) -> Self {
         if self.tag.is_none() && self.digest.is_none() {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 
+pub(crate) use crate::error::chain;
 use crate::{Digest, Limits, Store};
 
 /// A tar under construction. Names are taken as they are, `..` and all.
@@ -208,15 +209,4 @@ pub(crate) fn is_privileged() -> bool {
         );
     }
     made.is_ok()
-}
-
-/// An error as the edge prints it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut error = error;
-    while let Some(source) = error.source() {
-        text = format!("{text}: {source}");
-        error = source;
-    }
-    text
 }

@@ -13,9 +13,9 @@ use tokio::task::LocalSet;
 
 use crate::children::Children;
 use crate::engine::Engine;
+use crate::host::Host;
 use crate::link::{self, Order, Outbox};
-use crate::modules::{self, load_by_name};
-use crate::{clock, disk, power, relay};
+use crate::{clock, disk, egress, host, modules, power, relay};
 
 /// The engine's time to stop its containers when nobody said how long it may take.
 const DEFAULT_GRACE: Duration = Duration::from_secs(15);
@@ -28,28 +28,22 @@ pub(crate) fn run(outbox: &Arc<Outbox>, data_disk: PathBuf) -> anyhow::Result<()
         .build()
         .context("could not start the event loop")?;
     LocalSet::new().block_on(&runtime, async {
-        let agent = Agent { outbox: outbox.clone(), children: Children::default(), data_disk };
+        let (outbox, host) = (outbox.clone(), Host::new(Path::new(host::DIR)));
+        let agent = Agent { outbox, children: Children::default(), data_disk, host };
         agent.run().await
     })
 }
 
 /// Modules that every engine asks for as soon as it runs. They are loaded beside the check of the disk, which leaves a
 /// processor idle: the bridge alone took 0.7 s on a busy emulator.
-const AHEAD: [&str; 3] = ["bridge", "overlay", "veth"];
-
-/// Whatever fails here is tried again by the kernel when it is used, and told to whoever uses it.
-fn load_ahead() {
-    for name in AHEAD {
-        if let Err(error) = load_by_name(Path::new(modules::DIR), name) {
-            tracing::warn!("{:#}", anyhow::Error::new(error));
-        }
-    }
-}
+const FOR_ENGINE: [&str; 7] =
+    ["quota_v2", "bridge", "overlay", "veth", "nft_chain_nat", "nft_masq", "nft_nat"];
 
 struct Agent {
     outbox: Arc<Outbox>,
     children: Children,
     data_disk: PathBuf,
+    host: Host,
 }
 
 impl Agent {
@@ -84,6 +78,7 @@ impl Agent {
                     }
                 }
                 Order::SetClock(time) => clock::set(time),
+                Order::Learn(fact) => self.host.learn(&fact),
                 Order::PowerOff { grace } => return Ok(grace),
                 Order::Refused { reason } => {
                     tracing::error!("the host refuses this machine: {reason}");
@@ -99,16 +94,18 @@ impl Agent {
         if let Err(error) = rustix::system::sethostname(hostname.as_bytes()) {
             tracing::warn!("could not set the hostname to {hostname}: {error}");
         }
-        tokio::task::spawn_blocking(load_ahead);
+        let way_out = egress::start();
+        tokio::task::spawn_blocking(|| modules::load_ahead(&FOR_ENGINE));
         let (outbox, children, engine) = (self.outbox.clone(), self.children.clone(), engine.clone());
-        let data_disk = self.data_disk.clone();
+        let (data_disk, known) = (self.data_disk.clone(), self.host.known());
         tokio::task::spawn_local(async move {
             let enter = |stage, detail: &str| outbox.send(FromGuest::Stage { stage, detail: detail.into() });
             match disk::make_ready(&children, &data_disk, |detail| enter(BootStage::Disk, detail)).await {
                 Ok(()) => {
                     enter(BootStage::Engine, "");
                     tokio::task::spawn_local(disk::watch_space(outbox.clone()));
-                    engine.keep_running().await;
+                    host::wait_for_all(known).await;
+                    engine.keep_running(&way_out).await;
                 }
                 Err(error) => {
                     let error = format!("{error:#}");

@@ -3,7 +3,11 @@
 //! So the one rule is that nothing is ever formatted over: only a disk on which nothing was ever kept is. What is found
 //! decides what is done ([`decide`]); a format that was cut off is known by a mark in the boot sector, which is cleared
 //! when the format is safely on disk.
+//!
+//! The filesystem counts what projects take of it, by which the engine holds containers to their size (`--storage-opt size=`). A disk that was
+//! formatted before that learns it at its next boot; where that fails it goes on without.
 
+use std::ffi::CStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -120,15 +124,28 @@ pub(crate) async fn make_ready(
         }
         Step::Refuse(why) => bail!("{why}; it was left as it is"),
     }
-    let (source, flags) = (device.to_owned(), MountFlags::NOATIME);
-    // Replaying a journal takes its time.
-    let mounting = tokio::task::spawn_blocking(move || {
-        mount(&source, MOUNTED_AT, "ext4", flags, Some(c"discard,errors=remount-ro"))
-    });
-    mounting.await.context("the mount did not end")?.context("could not be mounted")?;
+    let counted = count_projects(children, &mut disk, device, &tell).await;
+    // Without is as good as it was; not at all is the worst.
+    let held = match counted {
+        Ok(()) => mount_at(device, c"discard,errors=remount-ro,prjquota").await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = held {
+        tracing::error!("containers on the data disk cannot be held to a size: {error:#}");
+        mount_at(device, c"discard,errors=remount-ro").await?;
+    }
     grow(children, &mut disk, device, &tell).await;
     tracing::info!("the data disk is mounted");
     Ok(())
+}
+
+async fn mount_at(device: &Path, options: &'static CStr) -> anyhow::Result<()> {
+    let source = device.to_owned();
+    // Replaying a journal takes its time.
+    let mounting = tokio::task::spawn_blocking(move || {
+        mount(&source, MOUNTED_AT, "ext4", MountFlags::NOATIME, Some(options))
+    });
+    mounting.await.context("the mount did not end")?.context("could not be mounted")
 }
 
 /// Opens a disk, which may come some time after the root's.
@@ -161,8 +178,10 @@ async fn format(children: &Children, disk: &File, device: &Path) -> anyhow::Resu
         "0",
         "-L",
         "caisson",
+        "-O",
+        PROJECT_FEATURES,
         "-E",
-        "nodiscard,lazy_itable_init=1,lazy_journal_init=1",
+        "nodiscard,lazy_itable_init=1,lazy_journal_init=1,quotatype=prjquota",
     ];
     let mut mke2fs = Command::new("/sbin/mke2fs");
     let (exit, output) =
@@ -174,6 +193,36 @@ async fn format(children: &Children, disk: &File, device: &Path) -> anyhow::Resu
         .and_then(|()| disk.write_all_at(&[0; MARK.len()], 0))
         .and_then(|()| disk.sync_all())
         .context("could not be written to")
+}
+
+/// Sees to it that the filesystem counts what projects take of it.
+async fn count_projects(
+    children: &Children,
+    disk: &mut File,
+    device: &Path,
+    tell: impl Fn(&str),
+) -> anyhow::Result<()> {
+    if counts_projects(disk).context("its features could not be read")? {
+        return Ok(());
+    }
+    tell("learning to count what containers take");
+    tracing::info!("the data disk learns to count what projects take of it");
+    let mut tune2fs = Command::new("/sbin/tune2fs");
+    tune2fs.args(["-O", PROJECT_FEATURES, "-Q", "prjquota"]).arg(device);
+    let (exit, output) = children.run(&mut tune2fs).await.context("could not run tune2fs")?;
+    if exit == Exit::Code(0) { Ok(()) } else { bail!("tune2fs failed with {exit}: {output}") }
+}
+
+/// What of ext4 it takes to count what projects take.
+const PROJECT_FEATURES: &str = "project,quota";
+
+/// Whether an ext4 filesystem has both (`s_feature_ro_compat` of Documentation/filesystems/ext4/super.rst).
+fn counts_projects(disk: &mut (impl Read + Seek)) -> io::Result<bool> {
+    const QUOTA: u32 = 0x100;
+    const PROJECT: u32 = 0x2000;
+    let field = read_up_to(disk, 1024 + 0x64, 4)?;
+    let features = field.try_into().map(u32::from_le_bytes).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+    Ok(features & (QUOTA | PROJECT) == QUOTA | PROJECT)
 }
 
 async fn check(children: &Children, device: &Path) -> anyhow::Result<()> {
@@ -339,6 +388,14 @@ mod tests {
         let superblock = put(superblock, 1024 + 0x150, &1u32.to_le_bytes());
         assert_eq!(filesystem_size(&mut Cursor::new(superblock)).unwrap(), ((1 << 32) + 5) * 4096);
         assert!(filesystem_size(&mut Cursor::new(disk(1100))).is_err());
+    }
+
+    #[test]
+    fn a_filesystem_says_whether_it_counts_projects() {
+        let with = |features: u32| put(disk(4096), 1024 + 0x64, &features.to_le_bytes());
+        let counts = |features: u32| counts_projects(&mut Cursor::new(with(features))).unwrap();
+        assert_eq!([0, 0x100, 0x2000, 0x2100, 0xffff].map(counts), [false, false, false, true, true]);
+        assert!(counts_projects(&mut Cursor::new(disk(1024))).is_err());
     }
 
     #[test]

@@ -11,7 +11,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use caisson_guest_proto::{FromGuest, GUEST_ENGINE_SOCKET, GUEST_PORTS_SOCKET};
+use caisson_guest_proto::{
+    FromGuest, GUEST_CONTAINER_ENVIRONMENT, GUEST_ENGINE_SOCKET, GUEST_HOST_AUTHORITIES, GUEST_HOST_PROXIES,
+    GUEST_HOST_ROUTES, GUEST_PORTS_SOCKET,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -31,6 +34,8 @@ const SETTLED: Duration = Duration::from_secs(30);
 /// How often a starting engine is asked whether it answers.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// How long clients wait for the way out of the machine once the engine answers.
+const WAY_OUT_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the output of an engine that has ended is read on: a shim may hold its pipe open for ever.
 const LAST_OUTPUT: Duration = Duration::from_millis(100);
 
@@ -53,11 +58,11 @@ impl Engine {
     }
 
     /// Keeps an engine running until [`stop`](Self::stop).
-    pub(crate) async fn keep_running(&self) {
+    pub(crate) async fn keep_running(&self, way_out: &watch::Receiver<bool>) {
         let mut retry = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
         while !self.stopping.get() {
             let started_at = Instant::now();
-            let (status, tail) = self.run_once().await;
+            let (status, tail) = self.run_once(way_out).await;
             if self.stopping.get() {
                 return;
             }
@@ -71,7 +76,7 @@ impl Engine {
     }
 
     /// Runs an engine to its end; returns how it ended and its last output.
-    async fn run_once(&self) -> (String, String) {
+    async fn run_once(&self, way_out: &watch::Receiver<bool>) -> (String, String) {
         let Started { pid, output, mut exit } = match self.children.start(&mut command()) {
             Ok(started) => started,
             Err(error) => return (format!("could not start {PROGRAM}: {error}"), String::new()),
@@ -81,7 +86,7 @@ impl Engine {
         let mut reading = tokio::task::spawn_local(keep_tail(output, tail.clone()));
         let status = tokio::select! {
             status = &mut exit => status,
-            () = self.announce() => exit.await,
+            () = self.announce(way_out.clone()) => exit.await,
         };
         self.running.replace(None);
         self.up.send_replace(false);
@@ -92,12 +97,14 @@ impl Engine {
         (status, tail.take().text())
     }
 
-    /// Waits until the engine answers and says so.
-    async fn announce(&self) {
+    /// Waits until the engine answers and its pulls have a way, and says so.
+    async fn announce(&self, mut way_out: watch::Receiver<bool>) {
         while !matches!(timeout(ANSWER_DEADLINE, ping()).await, Ok(Ok(true))) {
             sleep(ASK_EVERY).await;
         }
         tracing::info!("the engine answers");
+        // The first wish of a client may well be a pull. A way that does not open is in the log, and the rest goes on.
+        let _ = timeout(WAY_OUT_DEADLINE, way_out.wait_for(|open| *open)).await;
         self.up.send_replace(true);
         self.outbox.send(FromGuest::EngineUp);
     }
@@ -134,6 +141,10 @@ fn command() -> Command {
         .args(["--exec-root", "/run/caisson/engine"])
         .args(["--shim", "/usr/bin/caisson-shim"])
         .args(["--ports-socket", GUEST_PORTS_SOCKET])
+        .args(["--host-routes", GUEST_HOST_ROUTES])
+        .args(["--authorities", GUEST_HOST_AUTHORITIES])
+        .args(["--proxies", GUEST_HOST_PROXIES])
+        .args(["--container-environment", GUEST_CONTAINER_ENVIRONMENT])
         .current_dir("/")
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use caisson_guest_proto::{
-    FrameReader, FromGuest, HOST_CONTROL, PROTOCOL, ToGuest, UnixNanos, check_protocol, read_frame,
+    FrameReader, FromGuest, HOST_CONTROL, HostFact, PROTOCOL, ToGuest, UnixNanos, check_protocol, read_frame,
     write_frame,
 };
 use tokio::sync::{Notify, mpsc};
@@ -120,6 +120,8 @@ pub(crate) enum Order {
         hostname: String,
     },
     SetClock(UnixNanos),
+    /// The host tells something of itself.
+    Learn(HostFact),
     PowerOff {
         grace: Duration,
     },
@@ -198,10 +200,11 @@ async fn converse(outbox: &Outbox, orders: &mpsc::Sender<Order>, stream: VsockSt
 async fn obey(said: ToGuest, outbox: &Outbox, orders: &mpsc::Sender<Order>) -> anyhow::Result<()> {
     let order = match said {
         ToGuest::Ping { n } => {
-            outbox.send(FromGuest::Pong { n });
+            outbox.send(FromGuest::Pong { n, unix_time: UnixNanos::now() });
             return Ok(());
         }
         ToGuest::SetClock { unix_time } => Order::SetClock(unix_time),
+        ToGuest::Host { fact } => Order::Learn(fact),
         ToGuest::PowerOff { grace_secs } => Order::PowerOff { grace: Duration::from_secs(grace_secs.into()) },
         ToGuest::Refused { reason, .. } => Order::Refused { reason },
         ToGuest::Welcome { .. } => bail!("a second welcome"),

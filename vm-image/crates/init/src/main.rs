@@ -9,14 +9,16 @@
 //!              stage Agent   hostname, clock, lo
 //!              stage Disk    [disk] formats, checks, mounts and grows the data disk
 //!              stage Engine  [engine] starts the engine, and again whenever it ends
+//!                            [host] keeps what the host tells of itself in files
 //!              all the time  [link] the conversation with the host     [relay] streams to the engine and containers
+//!                            [egress] the way out of the machine, on its own thread
 //!                            [children] reaps every process of the machine
 //!         -> [power]  stops the engine, kills the rest, unmounts, powers off
 //! ```
 //!
 //! The kernel calls the same program as `/sbin/modprobe` when something needs a module: [modprobe].
 //!
-//! It never reads the network, has no configuration file and no shell; what it is told, it is told by the host.
+//! It has no configuration file and no shell; what it is told, it is told by the host.
 
 mod agent;
 mod backoff;
@@ -24,7 +26,9 @@ mod boot;
 mod children;
 mod clock;
 mod disk;
+mod egress;
 mod engine;
+mod host;
 mod link;
 mod log;
 mod modprobe;

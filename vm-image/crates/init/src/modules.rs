@@ -13,6 +13,8 @@ use rustix::io::Errno;
 
 /// Where the modules and their index are, in the initrd as in the root.
 pub(crate) const DIR: &str = "/lib/modules";
+/// Where the kernel tells of those that are loaded.
+const LOADED: &str = "/sys/module";
 
 /// Why modules could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +94,9 @@ impl Index {
     /// Loads a module of `dir` with all that it needs; one that is loaded already is fine.
     pub(crate) fn load(&self, dir: &Path, name: &str) -> Result<(), ModuleError> {
         for module in self.order(name) {
+            if is_live(Path::new(LOADED), module) {
+                continue;
+            }
             match load_file(&dir.join(module).with_extension("ko")) {
                 Ok(()) => {}
                 Err(error) if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => {}
@@ -100,6 +105,11 @@ impl Index {
         }
         Ok(())
     }
+}
+
+/// Whether a module is loaded and has started, so that the kernel need not read its file to find that out.
+fn is_live(loaded: &Path, module: &str) -> bool {
+    fs::read_to_string(loaded.join(module).join("initstate")).is_ok_and(|state| state.trim_end() == "live")
 }
 
 fn load_file(path: &Path) -> io::Result<()> {
@@ -164,6 +174,20 @@ fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
+/// Loads modules before they are asked for. What fails is tried again by the kernel when it is used, and told to whoever
+/// uses it.
+pub(crate) fn load_ahead(names: &[&str]) {
+    let dir = Path::new(DIR);
+    let warn = |error| tracing::warn!("{:#}", anyhow::Error::new(error));
+    match Index::read(dir) {
+        Ok(index) => {
+            let wanted = names.iter().flat_map(|name| index.wanted(name));
+            wanted.filter_map(|module| index.load(dir, module).err()).for_each(warn);
+        }
+        Err(error) => warn(error),
+    }
+}
+
 /// Loads what a name leads to, which may be nothing: for `modprobe`.
 pub(crate) fn load_by_name(dir: &Path, name: &str) -> Result<Found, ModuleError> {
     let index = Index::read(dir)?;
@@ -207,6 +231,19 @@ mod tests {
             "hv_vmbus is built in"
         );
         assert_eq!(index.order("ext4"), [""; 0], "built in");
+    }
+
+    #[test]
+    fn only_a_module_that_has_started_counts_as_loaded() {
+        let loaded = tempfile::tempdir().unwrap();
+        for (module, state) in [("bridge", "live\n"), ("llc", "coming\n")] {
+            fs::create_dir(loaded.path().join(module)).unwrap();
+            fs::write(loaded.path().join(module).join("initstate"), state).unwrap();
+        }
+        assert_eq!(
+            ["bridge", "llc", "stp"].map(|module| is_live(loaded.path(), module)),
+            [true, false, false]
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Streams between the host and what runs in the machine: the engine, containers, and the engine's way to the host.
 
+mod datagrams;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -7,6 +9,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context;
+use caisson_egress::clients;
 use caisson_guest_proto::{
     Duplex, GUEST_API, GUEST_ENGINE_SOCKET, GUEST_PORTS_SOCKET, GUEST_RELAY, GuestVsockPort, HOST_PORTS,
     RelayProtocol, RelayRefusal, RelayReply, RelayRequest, read_frame, write_frame,
@@ -97,21 +100,36 @@ async fn api(stream: VsockStream, mut answering: watch::Receiver<bool>) -> anyho
 async fn relay(stream: VsockStream) -> anyhow::Result<()> {
     let mut host = Duplex::new(stream);
     let request = timeout(REQUEST_DEADLINE, read_frame(&mut host)).await.context("no request came")??;
-    let Some(RelayRequest { address, protocol: RelayProtocol::Tcp }) = request else { return Ok(()) };
-    match connect(address).await {
-        Ok(mut container) => {
-            write_frame(&mut host, &RelayReply::Connected).await?;
-            copy(&mut host, &mut container).await
+    match request {
+        Some(RelayRequest { address, protocol: RelayProtocol::Tcp, client }) => {
+            match connect(address, client).await {
+                Ok(mut container) => {
+                    write_frame(&mut host, &RelayReply::Connected).await?;
+                    copy(&mut host, &mut container).await
+                }
+                Err(error) => refuse(host, &error).await,
+            }
         }
-        Err(error) => {
-            let refused = RelayReply::Refused { kind: refusal(&error), message: error.to_string() };
-            Ok(write_frame(&mut host, &refused).await?)
+        Some(RelayRequest { address, protocol: RelayProtocol::Udp, client }) => {
+            match clients::datagrams(address, client).await {
+                Ok(container) => {
+                    write_frame(&mut host, &RelayReply::Connected).await?;
+                    Ok(datagrams::carry(host, &container).await?)
+                }
+                Err(error) => refuse(host, &error).await,
+            }
         }
+        None => Ok(()),
     }
 }
 
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let connected = timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await;
+async fn refuse(mut host: Duplex<VsockStream>, error: &io::Error) -> anyhow::Result<()> {
+    let refused = RelayReply::Refused { kind: refusal(error), message: error.to_string() };
+    Ok(write_frame(&mut host, &refused).await?)
+}
+
+async fn connect(address: SocketAddr, client: Option<SocketAddr>) -> io::Result<TcpStream> {
+    let connected = timeout(CONNECT_DEADLINE, clients::connect(address, client)).await;
     let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
     // What comes from the host comes in the pieces in which it was sent; waiting to join them only delays answers.
     stream.set_nodelay(true)?;
@@ -182,7 +200,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        assert_eq!(refusal(&connect(address).await.unwrap_err()), RelayRefusal::Refused);
+        assert_eq!(refusal(&connect(address, None).await.unwrap_err()), RelayRefusal::Refused);
     }
 
     #[test]

@@ -1,31 +1,30 @@
 //! Making a sandbox.
 //!
-//! In this order: an address is granted and the sandbox goes on record; namespace; device, address, routes; ports. What
-//! fails is undone in reverse by the same code that detaches.
+//! In this order: addresses are granted and the sandbox goes on record; namespace; devices, addresses, routes; ports.
+//! What fails is undone in reverse by the same code that detaches.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use caisson_sys::netns::{self, Netns};
 
-use crate::book::{EndpointRecord, NetworkRecord, SandboxRecord};
+use crate::book::SandboxRecord;
 use crate::drivers::DriverError;
 use crate::netlink::{self, Netlink};
 use crate::networks::{Shared, blocking};
-use crate::ports::Owner;
-use crate::{AttachError, AttachRequest, Endpoint, EndpointLink, Mac, Networks, Sandbox, ids, ipam};
+use crate::{AttachError, AttachRequest, Endpoint, Networks, Sandbox, ids};
 
-/// Devices that appear later in a namespace have IPv6 off: they get no IPv6 address, so they must not make one up.
+/// Devices that appear later in a namespace have IPv6 off until they get an IPv6 address: they must not make one up.
 const IPV6_DEFAULT: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
 
 /// The index of the loopback device, the first in every namespace.
 const LOOPBACK: u32 = 1;
 
 impl Networks {
-    /// Makes a container's sandbox: namespace, device, address, routes; its ports are bound when this returns.
+    /// Makes a container's sandbox: namespace, devices, addresses, routes; its ports are bound when this returns.
     ///
     /// On failure everything is undone before this returns. It runs to its end even if the future is dropped: then a
     /// [`detach`](Self::detach) is what undoes it.
@@ -40,154 +39,148 @@ impl Networks {
     async fn attach_whole(&self, request: AttachRequest) -> Result<Sandbox, AttachError> {
         let _turn = self.shared.turns.take(&request.container).await;
         let this = self.clone();
-        let (record, request) =
-            blocking(move || this.connect(&request).map(|record| (record, request))).await?;
-        match self.publish(&record, &request).await {
-            Ok(sandbox) => Ok(sandbox),
+        let record = blocking(move || this.shared.connect(request)).await?;
+        let container = record.container.clone();
+        match self.open_up(record).await {
+            Ok(record) => {
+                self.shared.listeners_changed.notify_one();
+                Ok(record.sandbox())
+            }
             Err(error) => {
-                self.undo(&request.container).await;
+                self.undo(&container).await;
                 Err(error)
             }
         }
     }
 
-    /// Everything but the ports.
-    fn connect(&self, request: &AttachRequest) -> Result<SandboxRecord, AttachError> {
-        let record = self.shared.grant(request)?;
-        let connected = self.shared.make_namespace(&record).and_then(|namespace| match namespace {
-            Some((netns, inside)) => self.shared.join(&record, &netns, inside),
-            None => Ok(()),
-        });
-        match connected {
-            Ok(()) => Ok(record),
-            Err(error) => {
-                self.shared.remove_now(&record);
-                Err(error)
-            }
-        }
+    /// What follows once the sandbox is connected: names, and ports.
+    async fn open_up(&self, record: SandboxRecord) -> Result<SandboxRecord, AttachError> {
+        self.answer_names(&record).await?;
+        self.publish(record).await
     }
 
-    async fn publish(&self, record: &SandboxRecord, request: &AttachRequest) -> Result<Sandbox, AttachError> {
-        let mut record = record.clone();
-        let Some((endpoint, address)) = record.reachable() else { return Ok(record.sandbox()) };
-        if request.ports.is_empty() {
-            return Ok(record.sandbox());
+    /// Sees to it that a container which is to be answered is.
+    pub(crate) async fn answer_names(&self, record: &SandboxRecord) -> Result<(), AttachError> {
+        let resolvers = &self.shared.resolvers;
+        let Some(netns) = record.netns.clone() else { return Ok(()) };
+        if !record.has_resolver() || resolvers.serves(&record.container) {
+            return Ok(());
         }
-        let owner = Owner { container: &record.container, name: &record.name, address };
-        let ports =
-            self.shared.ports.open(owner, &request.ports).await.map_err(|source| AttachError::Publish {
-                name: record.name.clone(),
-                endpoint_id: endpoint.endpoint_id.clone(),
-                source,
-            })?;
-        record.ports = ports;
-        let this = self.clone();
-        let (record, recorded) = blocking(move || (record.clone(), this.shared.book().put(record))).await;
-        match recorded {
-            Ok(()) => Ok(record.sandbox()),
-            Err(source) => {
-                self.shared.ports.close(&record.ports).await;
-                Err(AttachError::Record { container: record.container, source })
-            }
-        }
-    }
-}
-
-impl SandboxRecord {
-    /// The endpoint to which published ports lead, and its address.
-    pub(crate) fn reachable(&self) -> Option<(&Endpoint, IpAddr)> {
-        self.endpoints.iter().find_map(|record| {
-            let link = record.endpoint.link.as_ref()?;
-            Some((&record.endpoint, IpAddr::V4(link.address)))
-        })
+        let started = resolvers.start(&record.container, netns, Arc::new(Arc::downgrade(&self.shared))).await;
+        started.map_err(|source| AttachError::Resolver { container: record.container.clone(), source })
     }
 }
 
 impl Shared {
-    /// Makes what the network's endpoints share, grants an address and puts the sandbox on record.
-    fn grant(&self, request: &AttachRequest) -> Result<SandboxRecord, AttachError> {
+    /// Everything but the ports.
+    fn connect(&self, request: AttachRequest) -> Result<SandboxRecord, AttachError> {
+        let given = request.namespace.clone();
+        let record = self.grant(request)?;
+        let connected =
+            self.make_namespace(&record, given.as_deref()).and_then(|namespace| match namespace {
+                Some((netns, inside)) => self.join_all(&record, &netns, inside),
+                None => Ok(()),
+            });
+        match connected {
+            Ok(()) => Ok(record),
+            Err(error) => {
+                self.remove_now(&record);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes what the networks' endpoints share, grants addresses and puts the sandbox on record.
+    fn grant(&self, request: AttachRequest) -> Result<SandboxRecord, AttachError> {
         check_id(&request.container)?;
-        let (mut network, in_use) = self.look_up(request)?;
-        let driver = self.drivers.of(&network);
-        let failed = |source: DriverError| AttachError::Endpoint {
-            name: request.name.clone(),
-            network: request.mode.network().to_owned(),
-            source,
+        let settled = self.settle(&request.name, &request.networks)?;
+        let mut prepared = Vec::new();
+        for join in &request.networks {
+            prepared.push((self.prepare(&request.name, join, &settled)?, join));
+        }
+        let own_namespace = prepared.iter().all(|(network, _)| self.drivers.of(network).features().namespace);
+        let netns = own_namespace.then(|| self.netns_dir.join(ids::short_id()));
+        let mut record = SandboxRecord {
+            container: request.container,
+            name: request.name,
+            netns,
+            endpoints: Vec::new(),
+            ports: Vec::new(),
+            cgroup: request.cgroup,
+            listeners: Vec::new(),
+            wishes: request.ports,
+            name_servers: request.name_servers,
         };
-        // These wait for the kernel; the book is for others meanwhile.
-        network.ipam = driver.prepare(&network, in_use).map_err(failed)?;
-        let device = driver.new_device().map_err(failed)?;
-        let features = driver.features();
-        let netns = features.namespace.then(|| self.netns_dir.join(ids::short_id()));
+        let devices = prepared.iter().map(|(network, _)| self.new_device(network, &record.name));
+        let devices = devices.collect::<Result<Vec<_>, _>>()?;
 
         let mut book = self.book();
-        let link =
-            if features.address { Some(next_link(&network, &book.granted(&network.id))?) } else { None };
-        let endpoint = Endpoint {
-            network: network.name.clone(),
-            network_id: network.id,
-            endpoint_id: ids::new_id(),
-            link,
-        };
-        let record = SandboxRecord {
-            container: request.container.clone(),
-            name: request.name.clone(),
-            netns,
-            endpoints: vec![EndpointRecord { endpoint, device }],
-            ports: Vec::new(),
-        };
-        let recorded = book.set_ipam(&network.name, network.ipam).and_then(|()| book.put(record.clone()));
-        recorded.map_err(|source| AttachError::Record { container: request.container.clone(), source })?;
+        if book.sandbox(&record.container).is_some() {
+            return Err(AttachError::Attached(record.container));
+        }
+        for ((network, join), device) in prepared.iter().zip(devices) {
+            let driver = self.drivers.of(network);
+            let endpoint = book.new_endpoint(driver, network, join, &record.endpoints, device)?;
+            record.endpoints.push(endpoint);
+        }
+        let recorded = book.put(record.clone());
+        recorded.map_err(|source| AttachError::Record { container: record.container.clone(), source })?;
+        drop(settled);
         Ok(record)
     }
 
-    /// The network that is to be joined, and whether addresses of it are granted.
-    fn look_up(&self, request: &AttachRequest) -> Result<(NetworkRecord, bool), AttachError> {
-        let book = self.book();
-        if book.sandbox(&request.container).is_some() {
-            return Err(AttachError::Attached(request.container.clone()));
-        }
-        let network = book.network(request.mode.network()).cloned();
-        let network = network.expect("the built-in networks are always on record");
-        let in_use = !book.granted(&network.id).is_empty();
-        Ok((network, in_use))
-    }
-
     /// `None` for a container in the engine's own.
-    fn make_namespace(&self, record: &SandboxRecord) -> Result<Option<(Netns, Netlink)>, AttachError> {
+    fn make_namespace(
+        &self,
+        record: &SandboxRecord,
+        given: Option<&OwnedFd>,
+    ) -> Result<Option<(Netns, Netlink)>, AttachError> {
         let Some(path) = &record.netns else { return Ok(None) };
-        let made = netns::create(path, || {
+        let begin = || {
             let mut netlink = Netlink::open()?;
             netlink.batch(vec![netlink::set_up(LOOPBACK)]).map_err(io::Error::other)?;
             turn_off(Path::new(IPV6_DEFAULT))?;
             Ok(netlink)
-        });
+        };
+        let made = match given {
+            Some(namespace) => netns::adopt(namespace.as_fd(), path, begin),
+            None => netns::create(path, begin),
+        };
         made.map(Some)
             .map_err(|source| AttachError::Namespace { container: record.container.clone(), source })
     }
 
-    fn join(&self, record: &SandboxRecord, netns: &Netns, mut inside: Netlink) -> Result<(), AttachError> {
+    fn join_all(
+        &self,
+        record: &SandboxRecord,
+        netns: &Netns,
+        mut inside: Netlink,
+    ) -> Result<(), AttachError> {
         for endpoint in &record.endpoints {
-            let network = self.network_of(endpoint);
-            let joined = self.drivers.of(&network).join(&network, endpoint, netns, &mut inside);
-            joined.map_err(|source| AttachError::Endpoint {
-                name: record.name.clone(),
-                network: network.name,
-                source,
-            })?;
+            self.join_one(&record.name, endpoint, netns, &mut inside)?;
+        }
+        let endpoints: Vec<&Endpoint> = record.endpoints.iter().map(|record| &record.endpoint).collect();
+        for ipv4 in [true, false] {
+            if let Some(way_out) = crate::sandbox::way_out(endpoints.iter().copied(), ipv4) {
+                lead_out(&mut inside, way_out, ipv4).map_err(|source| AttachError::Endpoint {
+                    name: record.name.clone(),
+                    network: way_out.network.clone(),
+                    source,
+                })?;
+            }
         }
         Ok(())
     }
 }
 
-/// The next free address of a network, as an endpoint has it.
-fn next_link(network: &NetworkRecord, granted: &BTreeSet<Ipv4Addr>) -> Result<EndpointLink, AttachError> {
-    let free = network.ipam.and_then(|ipam| Some((ipam, ipam::next_free(&ipam, granted)?)));
-    let (ipam, address) = free.ok_or_else(|| AttachError::NoAddress {
-        network: network.name.clone(),
-        network_id: network.id.clone(),
-    })?;
-    Ok(EndpointLink { mac: Mac::of(address), address, prefix: ipam.subnet.prefix(), gateway: ipam.gateway })
+/// Makes an endpoint the way out of its namespace.
+pub(crate) fn lead_out(inside: &mut Netlink, endpoint: &Endpoint, ipv4: bool) -> Result<(), DriverError> {
+    let gateway = crate::sandbox::gateway(endpoint, ipv4).filter(|_| !endpoint.straight);
+    if gateway.is_none() && !crate::sandbox::goes_straight(endpoint, ipv4) {
+        return Ok(());
+    }
+    let Some(device) = netlink::find_link(inside, &endpoint.interface)? else { return Ok(()) };
+    Ok(inside.batch(vec![netlink::set_default_route(device.index, gateway, ipv4)])?)
 }
 
 /// A container's id becomes the name of a file.

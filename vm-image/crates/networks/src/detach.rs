@@ -33,9 +33,14 @@ impl Networks {
     /// For those whose turn it is already.
     pub(crate) async fn detach_in_turn(&self, container: &str) -> Result<(), DetachError> {
         let Some(record) = self.shared.book().sandbox(container).cloned() else { return Ok(()) };
-        self.shared.ports.close(&record.ports).await;
+        self.shared.resolvers.stop(container);
+        self.shared.ports.close(&record.open_ports().cloned().collect::<Vec<_>>()).await;
         let shared = self.shared.clone();
-        blocking(move || shared.remove(&record)).await
+        blocking(move || {
+            shared.lead_nowhere(&record);
+            shared.remove(&record)
+        })
+        .await
     }
 
     /// Detaches after a failure, which is what the caller hears of.
@@ -47,12 +52,24 @@ impl Networks {
 }
 
 impl Shared {
+    /// Takes away the rules of a sandbox's ports, before its address can be somebody else's.
+    fn lead_nowhere(&self, record: &SandboxRecord) {
+        if record.ports.is_empty() {
+            return;
+        }
+        let closed = self.book().put(SandboxRecord { ports: Vec::new(), ..record.clone() });
+        if let Err(error) = closed {
+            warn!(%error, "a sandbox still has its ports on record");
+        }
+        self.refresh_rules_if_possible();
+    }
+
     /// Removes all but the ports.
     pub(crate) fn remove(&self, record: &SandboxRecord) -> Result<(), DetachError> {
         let mut failures = Vec::new();
         for endpoint in &record.endpoints {
             let network = self.network_of(endpoint);
-            if let Err(error) = self.drivers.of(&network).isolate(endpoint) {
+            if let Err(error) = self.drivers.of(&network).isolate(endpoint, record.netns.as_deref()) {
                 failures.push(DetachFailure::Endpoint(endpoint.endpoint.endpoint_id.clone(), error));
             }
         }

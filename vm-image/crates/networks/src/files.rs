@@ -1,9 +1,10 @@
 //! State on disk: JSON, replaced whole, so that a reader finds the old or the new and never half of one.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use caisson_sys::replace::{Survives, replace};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -34,32 +35,11 @@ pub enum StateError {
     },
 }
 
-/// What must survive what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Survives {
-    /// A crash of the engine. What it describes ends with the boot of the system, so a power failure may take it.
-    Crash,
-    /// A power failure, too.
-    PowerFailure,
-}
-
 /// Replaces a file.
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T, survives: Survives) -> Result<(), StateError> {
-    replace(path, value, survives).map_err(|error| StateError::Write(path.to_owned(), error))
-}
-
-fn replace<T: Serialize>(path: &Path, value: &T, survives: Survives) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
-    if survives == Survives::PowerFailure {
-        file.sync_all()?;
-    }
-    fs::rename(&new, path)?;
-    match path.parent() {
-        Some(dir) if survives == Survives::PowerFailure => File::open(dir)?.sync_all(),
-        _ => Ok(()),
-    }
+    let text = serde_json::to_vec(value).map_err(io::Error::from);
+    text.and_then(|text| replace(path, &text, survives))
+        .map_err(|error| StateError::Write(path.to_owned(), error))
 }
 
 /// Reads a file that this version or an older one wrote; `None` if there is none.

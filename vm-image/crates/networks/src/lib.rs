@@ -25,38 +25,53 @@
 //! kernel run on blocking threads, and what must happen inside a container's namespace happens on threads that end
 //! with it (`caisson_sys::netns`).
 //!
-//! A new driver is a file in `drivers`. What is not here yet: networks that users define, a firewall and with it the
-//! way out, DNS, UDP ports, IPv6 inside containers. The records, the driver trait and the addresses of endpoints are
-//! made for more than one network a container.
+//! A new driver is a file in `drivers`. What passes between networks, and what comes in and leaves, is in `firewall`; names
+//! are answered by `dns`; published ports are opened by `ports`, and what containers on the network `host` listen on is
+//! found by `listeners` where that network is not the computer's own.
 
 mod attach;
 mod book;
+mod create;
 mod detach;
+mod dns;
 mod drivers;
 mod error;
 mod files;
+mod firewall;
+mod grant;
 mod ids;
 mod ipam;
+mod join;
 mod leftovers;
+mod listeners;
 mod netlink;
 mod network;
 mod networks;
 mod ports;
+mod publish;
+mod remove;
 mod restore;
 mod sandbox;
+mod subnet;
 #[cfg(test)]
 mod tests;
 mod turns;
 
 pub use caisson_guest_proto::PortProtocol;
 pub use drivers::DriverError;
-pub use error::{AttachError, DetachError, DetachFailure, ErrorKind, NoSuchNetwork, OpenError};
+pub use error::{
+    AttachError, CreateError, DetachError, DetachFailure, DisconnectError, ErrorKind, NoSuchNetwork,
+    OpenError, RemoveError,
+};
 pub use files::StateError;
-pub use network::{Attachment, InvalidSubnet, IpamConfig, Network, Subnet};
-pub use networks::Networks;
-pub use ports::{PublishError, Publisher};
+pub use firewall::FirewallError;
+pub use ipam::{DefaultPool, InvalidPool, IpamPool};
+pub use network::{Attachment, CreateRequest, IpamRequest, Network, PoolRequest};
+pub use networks::{Networks, Options};
+pub use ports::{PublishError, Publisher, Wanted};
 pub use restore::Restored;
 pub use sandbox::{
-    AttachRequest, ContainerPort, Endpoint, EndpointLink, HostPort, HostPorts, Mac, NetworkMode, PortBinding,
-    PublishedPort, Sandbox,
+    AttachRequest, ContainerPort, Endpoint, EndpointLink, HostPort, HostPorts, InvalidMac, Join, Link,
+    LinkAddress, Mac, PortBinding, PublishedPort, Sandbox,
 };
+pub use subnet::{InvalidSubnet, Subnet};

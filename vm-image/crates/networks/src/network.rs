@@ -1,128 +1,43 @@
-//! A network as its users see it.
+//! A network as its users see it, and as they ask for one.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::Ipv4Addr;
 
-use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::Endpoint;
-
-/// An IPv4 range such as `172.17.0.0/16`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Subnet {
-    base: Ipv4Addr,
-    prefix: u8,
-}
-
-/// Why a text is no [`Subnet`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an IPv4 range in CIDR form")]
-pub struct InvalidSubnet(String);
-
-impl Subnet {
-    /// The range of this prefix length that holds `address`; prefix lengths over 32 are taken as 32.
-    #[must_use]
-    pub fn containing(address: Ipv4Addr, prefix: u8) -> Self {
-        let prefix = prefix.min(32);
-        Self { base: Ipv4Addr::from_bits(address.to_bits() & Self::mask(prefix)), prefix }
-    }
-
-    /// The first address, which names the range.
-    #[must_use]
-    pub fn base(self) -> Ipv4Addr {
-        self.base
-    }
-
-    /// The prefix length, 0 to 32.
-    #[must_use]
-    pub fn prefix(self) -> u8 {
-        self.prefix
-    }
-
-    /// The last address; for a bridge it is the broadcast address.
-    #[must_use]
-    pub fn last(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.base.to_bits() | !Self::mask(self.prefix))
-    }
-
-    /// Whether the range holds this address.
-    #[must_use]
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        Self::containing(address, self.prefix) == self
-    }
-
-    /// Whether some address is in both.
-    #[must_use]
-    pub fn overlaps(self, other: Self) -> bool {
-        self.contains(other.base) || other.contains(self.base)
-    }
-
-    fn mask(prefix: u8) -> u32 {
-        u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
-    }
-}
-
-impl fmt::Display for Subnet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.base, self.prefix)
-    }
-}
-
-impl std::str::FromStr for Subnet {
-    type Err = InvalidSubnet;
-
-    fn from_str(text: &str) -> Result<Self, InvalidSubnet> {
-        let invalid = || InvalidSubnet(text.to_owned());
-        let (address, prefix) = text.split_once('/').ok_or_else(invalid)?;
-        let address = address.parse().map_err(|_| invalid())?;
-        let prefix = prefix.parse().ok().filter(|p| *p <= 32).ok_or_else(invalid)?;
-        Ok(Self::containing(address, prefix))
-    }
-}
-
-impl TryFrom<String> for Subnet {
-    type Error = InvalidSubnet;
-
-    fn try_from(text: String) -> Result<Self, InvalidSubnet> {
-        text.parse()
-    }
-}
-
-impl From<Subnet> for String {
-    fn from(subnet: Subnet) -> Self {
-        subnet.to_string()
-    }
-}
-
-/// Where a network's addresses come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IpamConfig {
-    /// The whole range.
-    pub subnet: Subnet,
-    /// The bridge's own address, which is the containers' default route.
-    pub gateway: Ipv4Addr,
-}
+use crate::book::NetworkRecord;
+use crate::{Endpoint, IpamPool};
 
 /// A network and who is on it, as `docker network inspect` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
     /// 64 hexadecimal digits, the same for the life of the data root.
     pub id: String,
-    /// `bridge`, `host` or `none`.
+    /// Its name; no two have the same.
     pub name: String,
-    /// The driver's name as Docker knows it: `bridge`, `host` or `null`.
-    pub driver: &'static str,
-    /// `local`.
-    pub scope: &'static str,
-    /// When this data root was first used.
+    /// The driver's name as Docker knows it: `bridge`, `host`, `null` and so on.
+    pub driver: String,
+    /// When it was made; for the built-in ones, when this data root was first used.
     pub created: OffsetDateTime,
-    /// None for networks without addresses of their own.
-    pub ipam: Option<IpamConfig>,
+    /// Whether endpoints have IPv4 addresses.
+    pub ipv4: bool,
+    /// Whether endpoints have IPv6 addresses.
+    pub ipv6: bool,
+    /// No way out leads from it.
+    pub internal: bool,
+    /// As asked for; it means something to swarms only.
+    pub attachable: bool,
+    /// A configuration for other networks, and no network itself.
+    pub config_only: bool,
+    /// The network that this one's configuration was taken from, by name; else empty.
+    pub config_from: String,
+    /// The ranges, in the order of the request, those that were chosen last.
+    pub pools: Vec<IpamPool>,
+    /// Options of the address management, as asked for.
+    pub ipam_options: Option<BTreeMap<String, String>>,
     /// The driver's options, under Docker's names.
     pub options: BTreeMap<String, String>,
+    /// What users have written on it.
+    pub labels: BTreeMap<String, String>,
     /// Who is on it, in the order of the container ids.
     pub attachments: Vec<Attachment>,
 }
@@ -137,3 +52,69 @@ pub struct Attachment {
     /// Its end on this network.
     pub endpoint: Endpoint,
 }
+
+/// A network that is to be made, as `POST /networks/create` asks for it (Engine API v1.51).
+#[derive(Debug, Clone, Default)]
+#[expect(
+    missing_docs,
+    reason = "each field is the one of the same name in the Engine API's NetworkCreateRequest"
+)]
+pub struct CreateRequest {
+    pub name: String,
+    pub driver: String,
+    pub scope: String,
+    pub enable_ipv4: Option<bool>,
+    pub enable_ipv6: Option<bool>,
+    pub internal: bool,
+    pub attachable: bool,
+    pub ingress: bool,
+    pub config_only: bool,
+    pub config_from: Option<String>,
+    pub ipam: Option<IpamRequest>,
+    pub options: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The addresses of a network that is to be made; texts as the user gave them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is the one of the same name in the Engine API's IPAM")]
+pub struct IpamRequest {
+    pub driver: String,
+    pub options: Option<BTreeMap<String, String>>,
+    pub config: Vec<PoolRequest>,
+}
+
+/// One range of an [`IpamRequest`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is the one of the same name in the Engine API's IPAMConfig")]
+pub struct PoolRequest {
+    pub subnet: String,
+    pub ip_range: String,
+    pub gateway: String,
+    pub auxiliary: BTreeMap<String, String>,
+}
+
+impl NetworkRecord {
+    /// Whether every engine has it, so that nobody may remove it.
+    #[must_use]
+    pub(crate) fn is_built_in(&self) -> bool {
+        BUILT_IN.iter().any(|(name, _)| self.name == *name)
+    }
+
+    /// Whether it is the one that containers join who name none.
+    #[must_use]
+    pub(crate) fn is_default_bridge(&self) -> bool {
+        self.name == "bridge"
+    }
+}
+
+impl Network {
+    /// Whether every engine has it.
+    #[must_use]
+    pub fn is_built_in(&self) -> bool {
+        BUILT_IN.iter().any(|(name, _)| self.name == *name)
+    }
+}
+
+/// The networks that every engine has, and their drivers.
+pub(crate) const BUILT_IN: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];

@@ -39,6 +39,9 @@ impl Networks {
                 warn!(%error, "what is left of a sandbox could not be removed");
             }
         }
+        let shared = self.shared.clone();
+        blocking(move || shared.refresh_rules_if_possible()).await;
+        self.shared.listeners_changed.notify_one();
         restored
     }
 
@@ -48,9 +51,14 @@ impl Networks {
         blocking(move || {
             let bound = record.netns.as_ref().is_none_or(|path| is_bound(path));
             let joined = record.endpoints.iter().all(|endpoint| {
-                let driver = shared.drivers.of(&shared.network_of(endpoint));
+                let network = shared.network_of(endpoint);
+                let driver = shared.drivers.of(&network);
+                // What its neighbours share is known again, and the rules of its network with it.
+                if let Err(error) = driver.make(&network) {
+                    warn!(network = %network.name, %error, "could not put a network's devices in order");
+                }
                 // A kernel that could not be asked is no reason to take a live container's network away.
-                driver.is_joined(endpoint).unwrap_or_else(|error| {
+                driver.is_joined(endpoint, record.netns.as_deref()).unwrap_or_else(|error| {
                     warn!(container = %record.container, %error, "could not look for a container's device");
                     true
                 })
@@ -64,11 +72,12 @@ impl Networks {
     }
 
     async fn reopen(&self, mut record: SandboxRecord) -> Restored {
-        let mut lost = Vec::new();
+        let mut lost: Vec<AttachError> = self.answer_names(&record).await.err().into_iter().collect();
         let mut open = Vec::new();
         for port in std::mem::take(&mut record.ports) {
             let Some((endpoint, address)) = record.reachable() else { break };
-            let owner = Owner { container: &record.container, name: &record.name, address };
+            let owner =
+                Owner { container: &record.container, name: &record.name, address, routed: [None, None] };
             match self.shared.ports.reopen(owner, &port).await {
                 Ok(()) => open.push(port),
                 Err(source) => lost.push(AttachError::Publish {
@@ -79,6 +88,15 @@ impl Networks {
             }
         }
         record.ports = open;
+        // What is not open again is found again.
+        for listener in std::mem::take(&mut record.listeners) {
+            let address = listener.target.ip();
+            let owner =
+                Owner { container: &record.container, name: &record.name, address, routed: [None, None] };
+            if self.shared.ports.reopen(owner, &listener).await.is_ok() {
+                record.listeners.push(listener);
+            }
+        }
         info!(container = %record.container, ports = record.ports.len(), lost = lost.len(), "took over a sandbox");
         let sandbox = record.sandbox();
         if !lost.is_empty() {

@@ -3,16 +3,17 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use caisson_sys::clone::{Cloned, clone};
-use rustix::process::Pid;
+use caisson_sys::clone::{Cloned, clone, namespace};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::Cgroup;
 use crate::failure::{Context, Failure};
 use crate::namespaces::Namespaces;
-use crate::process::{self, Birth, Stdio};
-use crate::rootfs::Rootfs;
+use crate::process::{self, Birth, Outcome, Person, Stdio};
+use crate::rootfs::{Donor, Rootfs};
 use crate::seccomp;
-use crate::spec::{NamespaceKind, Spec};
+use crate::spec::{Mount, NamespaceKind, Spec};
+use crate::steps::{Step, Steps};
 
 /// A container that is to be made.
 #[derive(Debug)]
@@ -29,6 +30,10 @@ pub struct Container<'a> {
     pub user: Option<&'a str>,
     /// More groups, by name or number, looked up in the container.
     pub group_add: &'a [String],
+    /// A mount namespace whose `/dev/shm` becomes the container's, unless the spec mounts something there.
+    pub shared_memory: Option<&'a Path>,
+    /// Whether to note how long each step takes.
+    pub trace: bool,
 }
 
 /// A container whose program runs.
@@ -44,6 +49,10 @@ pub struct Running {
     pub terminal: Option<OwnedFd>,
     /// Whether its first process is the first of a pid namespace, so that all others end with it.
     pub owns_its_processes: bool,
+    /// How long each step took, if that was to be noted.
+    pub steps: Vec<Step>,
+    /// Whether something keeps its processes from using the devices that they make.
+    pub(crate) may_make_devices: bool,
 }
 
 impl Container<'_> {
@@ -55,32 +64,53 @@ impl Container<'_> {
     /// # Errors
     /// With the words that the user is to see.
     pub fn start(&self, stdio: Stdio) -> Result<Running, Failure> {
+        let mut steps = Steps::begin(self.trace);
         self.spec.refuse_unsupported()?;
         let linux = &self.spec.linux;
         let namespaces = Namespaces::open(&linux.namespaces)?;
+        let donor = self.shared_memory.map(Donor::open).transpose()?;
         let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose();
         let filter = filter.map_err(|error| Failure::invalid(error.to_string()))?;
+        steps.done("compile the filter");
         let cgroup = Cgroup::create(linux.cgroups_path.as_deref(), &linux.resources)?;
+        if let Some(cgroup) =
+            cgroup.as_ref().filter(|_| namespaces.users().is_some() && self.arranges_cgroups())
+        {
+            let (uid, gid) = linux.root();
+            cgroup.give(uid, gid)?;
+        }
         let devices_confined = Cgroup::confine(cgroup.as_ref(), &linux.resources.devices)?;
+        steps.done("make the cgroup");
+        // In a user namespace nobody can.
+        let may_make_devices = devices_confined || namespaces.users().is_some();
+        let directory = cgroup.as_ref().map(Cgroup::open).transpose().context(|| "opening the cgroup")?;
         let birth = Birth {
-            may_make_devices: devices_confined,
             id: self.id,
             spec: self.spec,
             rootfs: self.rootfs,
             mount_at: self.mount_at,
-            user: self.user,
-            group_add: self.group_add,
-            stdio: &stdio,
+            shared_memory: donor.as_ref(),
             namespaces: &namespaces,
-            filter: filter.as_ref(),
+            cgroup: directory.as_ref().map(AsFd::as_fd),
+            trace: self.trace,
+            person: Person {
+                process: &self.spec.process,
+                user: self.user,
+                group_add: self.group_add,
+                stdio: &stdio,
+                filter: filter.as_ref(),
+                may_make_devices,
+            },
         };
-        match bear(&birth, cgroup.as_ref()) {
-            Ok((pid, pidfd, terminal)) => Ok(Running {
+        match bear(&birth, &mut steps) {
+            Ok((pid, pidfd, outcome)) => Ok(Running {
                 pid,
                 pidfd,
                 cgroup,
-                terminal,
+                terminal: outcome.terminal,
+                steps: steps.all().into_iter().chain(outcome.steps).collect(),
                 owns_its_processes: namespaces.is_new(NamespaceKind::Pid),
+                may_make_devices,
             }),
             Err(failure) => {
                 // What matters to the user is why it failed; a cgroup that stays is removed when the name is used again.
@@ -91,21 +121,47 @@ impl Container<'_> {
     }
 }
 
-fn bear(birth: &Birth<'_>, cgroup: Option<&Cgroup>) -> Result<(Pid, OwnedFd, Option<OwnedFd>), Failure> {
+impl Container<'_> {
+    /// Whether it may write to its cgroup.
+    fn arranges_cgroups(&self) -> bool {
+        let is_cgroup = |mount: &&Mount| matches!(mount.kind.as_str(), "cgroup" | "cgroup2");
+        self.spec
+            .mounts
+            .iter()
+            .filter(is_cgroup)
+            .any(|mount| !mount.options.iter().any(|option| option == "ro"))
+    }
+}
+
+fn bear(birth: &Birth<'_>, steps: &mut Steps) -> Result<(Pid, OwnedFd, Outcome), Failure> {
     let (ours, its) = process::channel().context(|| "socketpair")?;
-    birth.namespaces.join_for_children()?;
-    let directory = cgroup.map(Cgroup::open).transpose().context(|| "opening the cgroup")?;
-    let cloned = clone(birth.namespaces.clone_flags(), directory.as_ref().map(AsFd::as_fd));
-    match cloned.context(|| "clone3")? {
+    let (namespaces, cgroup) = match birth.namespaces.users() {
+        None => {
+            birth.namespaces.join_for_children()?;
+            (birth.namespaces.clone_flags(), birth.cgroup)
+        }
+        // This one is a usher: it makes the mounts that take the host's rights, and then the container's process. It is none of those to
+        // which the container is limited.
+        Some(_) => (namespace::MOUNT, None),
+    };
+    match clone(namespaces, cgroup).context(|| "clone3")? {
         Cloned::Child => {
             drop(ours);
             birth.run(its)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(its);
-            let outcome = process::listen(&ours).context(|| "waiting for the container's process")?;
-            match outcome.failure {
-                None => Ok((pid, pidfd, outcome.terminal)),
+            steps.done("clone");
+            let mut outcome = process::listen(&ours).context(|| "waiting for the container's process")?;
+            let (pid, pidfd) = match outcome.introduced {
+                None => (pid, pidfd),
+                Some(pid) => {
+                    reap(&pidfd);
+                    (pid, pidfd_open(pid, PidfdFlags::empty()).context(|| "pidfd_open")?)
+                }
+            };
+            match outcome.failure.take() {
+                None => Ok((pid, pidfd, outcome)),
                 Some(failure) => {
                     reap(&pidfd);
                     Err(failure)
@@ -116,7 +172,7 @@ fn bear(birth: &Birth<'_>, cgroup: Option<&Cgroup>) -> Result<(Pid, OwnedFd, Opt
 }
 
 /// The process has said that it fails, and exits.
-fn reap(pidfd: &OwnedFd) {
+pub(crate) fn reap(pidfd: &OwnedFd) {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     while let Err(rustix::io::Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
 }

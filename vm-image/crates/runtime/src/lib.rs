@@ -12,6 +12,7 @@
 pub mod cgroup;
 mod container;
 pub mod defaults;
+pub mod exec;
 mod failure;
 mod namespaces;
 mod process;
@@ -19,8 +20,10 @@ pub mod profile;
 mod rootfs;
 pub mod seccomp;
 pub mod spec;
+mod steps;
 
 pub use container::{Container, Running};
 pub use failure::{Failure, FailureKind};
 pub use process::{Stdio, resize};
-pub use rootfs::Rootfs;
+pub use rootfs::{Rootfs, view};
+pub use steps::Step;

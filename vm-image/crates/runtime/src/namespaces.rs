@@ -1,8 +1,11 @@
 //! The namespaces of a spec: which are new, which are joined, which stay the host's.
+//!
+//! A user namespace is joined only, never made: whoever made the network namespace that belongs to it has made it before.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use caisson_sys::clone::namespace;
+use caisson_sys::userns;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -14,6 +17,7 @@ use crate::spec::{Namespace, NamespaceKind};
 pub(crate) struct Namespaces {
     new: Vec<NamespaceKind>,
     joined: Vec<(NamespaceKind, OwnedFd)>,
+    users: Option<OwnedFd>,
 }
 
 impl Namespaces {
@@ -22,15 +26,21 @@ impl Namespaces {
         let mut namespaces = Self::default();
         for entry in listed {
             let kind = entry.kind;
-            if kind == NamespaceKind::User {
-                return Err(Failure::invalid("user namespaces are not supported"));
-            }
             match entry.path.as_deref().filter(|path| !path.as_os_str().is_empty()) {
+                None if kind == NamespaceKind::User => {
+                    return Err(Failure::invalid("a user namespace can only be joined: it needs a path"));
+                }
                 None => namespaces.new.push(kind),
                 Some(path) => {
                     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
                     let opened = openat(CWD, path, flags, Mode::empty())
                         .context(|| format!("open {kind} namespace {}", path.display()))?;
+                    if kind == NamespaceKind::User {
+                        let users = userns::of(opened.as_fd());
+                        let named = || format!("the user namespace of {}", path.display());
+                        namespaces.users = Some(users.context(named)?);
+                        continue;
+                    }
                     namespaces.joined.push((kind, opened));
                 }
             }
@@ -39,6 +49,17 @@ impl Namespaces {
             return Err(Failure::invalid("a container needs a mount namespace of its own"));
         }
         Ok(namespaces)
+    }
+
+    /// The user namespace that all new ones belong to, if it is not the host's.
+    pub(crate) fn users(&self) -> Option<BorrowedFd<'_>> {
+        self.users.as_ref().map(AsFd::as_fd)
+    }
+
+    /// In the process that will make the container's first: takes on the user namespace, for good.
+    pub(crate) fn join_users(&self, users: BorrowedFd<'_>) -> Result<(), Failure> {
+        move_into_link_name_space(users, Some(LinkNameSpaceType::User)).context(|| "join user namespace")?;
+        self.join_for_children()
     }
 
     /// Whether the container has a namespace of this kind that is not the host's.
@@ -67,7 +88,7 @@ impl Namespaces {
         })
     }
 
-    /// In the shim: a pid namespace is joined by the children of who joins it.
+    /// In the parent of the container's process: a pid namespace is joined by the children of who joins it.
     pub(crate) fn join_for_children(&self) -> Result<(), Failure> {
         self.join(|kind| kind == NamespaceKind::Pid)
     }
@@ -87,7 +108,7 @@ impl Namespaces {
 
     #[cfg(test)]
     pub(crate) fn new_of(kinds: &[NamespaceKind]) -> Self {
-        Self { new: kinds.to_vec(), joined: Vec::new() }
+        Self { new: kinds.to_vec(), ..Self::default() }
     }
 }
 

@@ -140,6 +140,20 @@ pub struct Mount {
     gid_mappings: Option<IgnoredAny>,
 }
 
+impl Mount {
+    /// The mount of something of this system.
+    pub(crate) fn bind(bind: &crate::view::Bind) -> Self {
+        Self {
+            destination: bind.destination.clone(),
+            kind: bind.kind.clone(),
+            source: Some(bind.source.clone()),
+            options: bind.options.clone(),
+            uid_mappings: None,
+            gid_mappings: None,
+        }
+    }
+}
+
 /// `linux`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -162,8 +176,10 @@ pub struct Linux {
     pub masked_paths: Vec<String>,
     /// What it cannot change.
     pub readonly_paths: Vec<String>,
-    uid_mappings: Option<IgnoredAny>,
-    gid_mappings: Option<IgnoredAny>,
+    /// What the user namespace that it joins makes of users. Told, because the spec's reader need not ask the kernel.
+    pub uid_mappings: Vec<IdMapping>,
+    /// The same of groups.
+    pub gid_mappings: Vec<IdMapping>,
     mount_label: Option<IgnoredAny>,
     intel_rdt: Option<IgnoredAny>,
     memory_policy: Option<IgnoredAny>,
@@ -172,13 +188,36 @@ pub struct Linux {
     net_devices: Option<IgnoredAny>,
 }
 
+impl Linux {
+    /// The container's root as the host numbers it, user and group; the host's own without a user namespace.
+    pub(crate) fn root(&self) -> (u32, u32) {
+        let root = |mappings: &[IdMapping]| {
+            mappings.iter().find(|mapping| mapping.container_id == 0).map_or(0, |mapping| mapping.host_id)
+        };
+        (root(&self.uid_mappings), root(&self.gid_mappings))
+    }
+}
+
+/// One of `linux.uidMappings` or `linux.gidMappings`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct IdMapping {
+    /// The first id in the container.
+    #[serde(rename = "containerID")]
+    pub container_id: u32,
+    /// What that is on the host.
+    #[serde(rename = "hostID")]
+    pub host_id: u32,
+    /// How many.
+    pub size: u32,
+}
+
 /// One of `linux.namespaces`.
 #[derive(Debug, Deserialize)]
 pub struct Namespace {
     /// Of what.
     #[serde(rename = "type")]
     pub kind: NamespaceKind,
-    /// Which to join; without it a new one.
+    /// Which to join; without it a new one. Of a user namespace it may be any namespace that belongs to it.
     pub path: Option<PathBuf>,
 }
 
@@ -330,7 +369,19 @@ pub struct BlockIo {
     /// Operations a second.
     #[serde(rename = "throttleWriteIOPSDevice")]
     pub throttle_write_iops_device: Vec<Throttle>,
-    weight_device: Option<IgnoredAny>,
+    /// 10 to 1000, of single disks.
+    pub weight_device: Vec<WeightDevice>,
+}
+
+/// A weight for one disk.
+#[derive(Debug, Deserialize)]
+pub struct WeightDevice {
+    /// The disk's number.
+    pub major: i64,
+    /// The disk's number.
+    pub minor: i64,
+    /// 10 to 1000.
+    pub weight: Option<u16>,
 }
 
 /// A limit of one disk.
@@ -455,8 +506,6 @@ impl Spec {
             ("process.execCPUAffinity", process.exec_cpu_affinity.is_some()),
             ("mounts.uidMappings", self.mounts.iter().any(|mount| mount.uid_mappings.is_some())),
             ("mounts.gidMappings", self.mounts.iter().any(|mount| mount.gid_mappings.is_some())),
-            ("linux.uidMappings", linux.uid_mappings.is_some()),
-            ("linux.gidMappings", linux.gid_mappings.is_some()),
             ("linux.mountLabel", linux.mount_label.is_some()),
             ("linux.intelRdt", linux.intel_rdt.is_some()),
             ("linux.memoryPolicy", linux.memory_policy.is_some()),
@@ -464,7 +513,6 @@ impl Spec {
             ("linux.timeOffsets", linux.time_offsets.is_some()),
             ("linux.netDevices", linux.net_devices.is_some()),
             ("linux.resources.rdma", resources.rdma.is_some()),
-            ("linux.resources.blockIO.weightDevice", resources.block_io.weight_device.is_some()),
         ];
         match asked.into_iter().find(|(_, asked)| *asked) {
             Some((field, _)) => Err(Failure::invalid(format!("{field} is not supported"))),
@@ -508,7 +556,6 @@ mod tests {
     fn what_is_not_obeyed_is_refused() {
         for (json, field) in [
             (r#"{"hooks":{"poststart":[]}}"#, "hooks"),
-            (r#"{"linux":{"uidMappings":[]}}"#, "linux.uidMappings"),
             (r#"{"process":{"selinuxLabel":"x"}}"#, "process.selinuxLabel"),
         ] {
             let spec: Spec = serde_json::from_str(json).unwrap();

@@ -1,4 +1,4 @@
-//! Connections: one request each, then a reply, a wait, or the container's streams.
+//! Connections: one request each, then a reply, a wait, or the streams of the container or of a process that was added to it.
 //!
 //! A client that reads slowly: its bytes queue up to [`QUEUE`]; then the shim stops reading the streams that this client is attached to, and the
 //! container waits at its next write, as it does under dockerd (whose queue is 1 MB). No byte is lost, memory is bounded, and
@@ -6,13 +6,14 @@
 //! container's end what is left in its pipes (64 KiB each) is queued beyond the bound, so that its end is never held up.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 
 use caisson_shim::proto::{self, Reply, Request};
 use rustix::event::PollFlags;
 
 use crate::output::StreamName;
+use crate::queue::Queue;
 
 /// How many bytes wait for a client before the container does.
 const QUEUE: usize = 256 << 10;
@@ -20,19 +21,34 @@ const QUEUE: usize = 256 << 10;
 /// Requests are small.
 const LONGEST_REQUEST: usize = 16 << 10;
 
+/// Whose streams, and whose end: the container's first process', or those of a process that was added to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    Container,
+    Exec(u64),
+}
+
+/// Which streams a client has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Streams {
+    pub(crate) stdin: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+}
+
 /// What a connection is for.
 #[derive(Debug)]
 enum Purpose {
     /// Its request is not complete yet.
     Asking(Vec<u8>),
-    /// It wants to know the container's end.
-    Waiting,
-    /// It has the container's streams.
+    /// It wants to know an end.
+    Waiting(Whose),
+    /// It has asked for a process that is on its way.
+    Expecting,
+    /// It has streams.
     Attached {
-        /// Its input goes to the container; ends with the input.
-        stdin: bool,
-        stdout: bool,
-        stderr: bool,
+        to: Whose,
+        streams: Streams,
         /// Its side of the stream has ended.
         silent: bool,
     },
@@ -45,15 +61,15 @@ enum Purpose {
 pub(crate) struct Client {
     stream: UnixStream,
     purpose: Purpose,
-    queue: Vec<u8>,
+    queue: Queue,
 }
 
 /// What came from a client.
 #[derive(Debug)]
 pub(crate) enum Event {
     Asked(Request),
-    Typed(Vec<u8>),
-    StoppedTyping,
+    Typed(Whose, Vec<u8>),
+    StoppedTyping(Whose),
 }
 
 /// All connections, by a number that is never used twice.
@@ -66,33 +82,44 @@ pub(crate) struct Clients {
 impl Clients {
     pub(crate) fn add(&mut self, stream: UnixStream) -> io::Result<()> {
         stream.set_nonblocking(true)?;
-        self.open
-            .insert(self.next, Client { stream, purpose: Purpose::Asking(Vec::new()), queue: Vec::new() });
+        self.open.insert(
+            self.next,
+            Client { stream, purpose: Purpose::Asking(Vec::new()), queue: Queue::default() },
+        );
         self.next += 1;
         Ok(())
     }
 
-    /// Who to watch, and for what. `typing` tells whether the container's stdin takes more.
-    pub(crate) fn interests(&self, typing: bool) -> impl Iterator<Item = (u64, &UnixStream, PollFlags)> {
+    /// Who to watch, and for what. `typing` tells whether somebody's stdin takes more.
+    pub(crate) fn interests(
+        &self,
+        typing: impl Fn(Whose) -> bool,
+    ) -> impl Iterator<Item = (u64, &UnixStream, PollFlags)> {
         self.open.iter().filter_map(move |(id, client)| {
             let reading = match client.purpose {
                 Purpose::Asking(_) => true,
-                Purpose::Attached { silent: true, .. } | Purpose::Waiting | Purpose::Served => false,
-                Purpose::Attached { stdin, .. } => typing || !stdin,
+                Purpose::Attached { silent: true, .. }
+                | Purpose::Waiting(_)
+                | Purpose::Expecting
+                | Purpose::Served => false,
+                Purpose::Attached { to, streams, .. } => !streams.stdin || typing(to),
             };
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, reading);
             flags.set(PollFlags::OUT, !client.queue.is_empty());
             // Who has typed and gone is not looked at until the container takes more: what was typed counts.
-            let held_back =
-                matches!(client.purpose, Purpose::Attached { stdin: true, silent: false, .. }) && !reading;
+            let typist = |purpose: &Purpose| match purpose {
+                Purpose::Attached { streams, silent, .. } => streams.stdin && !silent,
+                _ => false,
+            };
+            let held_back = typist(&client.purpose) && !reading;
             (!held_back || !client.queue.is_empty()).then_some((*id, &client.stream, flags))
         })
     }
 
     /// Whether all who want this stream have room for more of it.
-    pub(crate) fn have_room(&self, name: StreamName) -> bool {
-        self.open.values().all(|client| !client.wants(name) || client.queue.len() < QUEUE)
+    pub(crate) fn have_room(&self, of: Whose, name: StreamName) -> bool {
+        self.open.values().all(|client| !client.wants(of, name) || client.queue.len() < QUEUE)
     }
 
     pub(crate) fn are_all_served(&self) -> bool {
@@ -122,15 +149,23 @@ impl Clients {
         self.send(id, reply, Purpose::Served);
     }
 
-    /// Answers when the container ends.
-    pub(crate) fn wait(&mut self, id: u64) {
+    /// Answers at an end.
+    pub(crate) fn wait(&mut self, id: u64, of: Whose) {
         if let Some(client) = self.open.get_mut(&id) {
-            client.purpose = Purpose::Waiting;
+            client.purpose = Purpose::Waiting(of);
         }
     }
 
-    pub(crate) fn attach(&mut self, id: u64, stdin: bool, stdout: bool, stderr: bool) {
-        self.send(id, &Reply::Attached, Purpose::Attached { stdin, stdout, stderr, silent: false });
+    /// Answers when a process has begun, or could not.
+    pub(crate) fn expect(&mut self, id: u64) {
+        if let Some(client) = self.open.get_mut(&id) {
+            client.purpose = Purpose::Expecting;
+        }
+    }
+
+    /// Answers, and turns the connection into streams.
+    pub(crate) fn attach(&mut self, id: u64, reply: &Reply, to: Whose, streams: Streams) {
+        self.send(id, reply, Purpose::Attached { to, streams, silent: false });
     }
 
     /// Closes an attached client when it has its bytes.
@@ -141,29 +176,28 @@ impl Clients {
         self.flush(id);
     }
 
-    /// Gives the container's output to all who want it; `framed` in Docker's multiplexed format.
-    pub(crate) fn deliver(&mut self, name: StreamName, bytes: &[u8], framed: bool) {
+    /// Gives output to all who want it; `framed` in Docker's multiplexed format.
+    pub(crate) fn deliver(&mut self, of: Whose, name: StreamName, bytes: &[u8], framed: bool) {
         let ids: Vec<u64> =
-            self.open.iter().filter(|(_, client)| client.wants(name)).map(|(id, _)| *id).collect();
+            self.open.iter().filter(|(_, client)| client.wants(of, name)).map(|(id, _)| *id).collect();
         for id in ids {
             let Some(client) = self.open.get_mut(&id) else { continue };
-            if framed {
-                let length = u32::try_from(bytes.len()).expect("a chunk is 16 KiB");
-                client.queue.extend([name as u8, 0, 0, 0]);
-                client.queue.extend(length.to_be_bytes());
+            let [a, b, c, d] = u32::try_from(bytes.len()).expect("a chunk is 16 KiB").to_be_bytes();
+            let header = [name as u8, 0, 0, 0, a, b, c, d];
+            let header = if framed { &header[..] } else { &[] };
+            if client.queue.send(header, bytes, &mut client.stream).is_err() {
+                self.open.remove(&id);
             }
-            client.queue.extend_from_slice(bytes);
-            self.flush(id);
         }
     }
 
-    /// The container has ended: answers those who wait, and lets the attached go.
-    pub(crate) fn finish(&mut self, ended: &Reply) {
+    /// Somebody has ended: answers those who wait for it, and lets its attached go.
+    pub(crate) fn finish(&mut self, whose: Whose, ended: &Reply) {
         let ids: Vec<u64> = self.open.keys().copied().collect();
         for id in ids {
             match self.open.get(&id).map(|client| &client.purpose) {
-                Some(Purpose::Waiting) => self.reply(id, ended),
-                Some(Purpose::Attached { .. }) => self.detach(id),
+                Some(Purpose::Waiting(of)) if *of == whose => self.reply(id, ended),
+                Some(Purpose::Attached { to, .. }) if *to == whose => self.detach(id),
                 // Served already; or it has not said what it wants, and will be answered if it does before the others are served.
                 _ => {}
             }
@@ -178,7 +212,8 @@ impl Clients {
     fn send(&mut self, id: u64, reply: &Reply, then: Purpose) {
         let Some(client) = self.open.get_mut(&id) else { return };
         match proto::encode(reply) {
-            Ok(frame) => client.queue.extend(frame),
+            // What fails now fails again when the rest is sent.
+            Ok(frame) => drop(client.queue.send(&frame, &[], &mut client.stream)),
             Err(error) => eprintln!("reply to a client: {error}"),
         }
         client.purpose = then;
@@ -188,7 +223,7 @@ impl Clients {
     /// Writes what the client takes now, and closes the connection of one who has everything.
     fn flush(&mut self, id: u64) {
         let Some(client) = self.open.get_mut(&id) else { return };
-        let written = client.write();
+        let written = client.queue.flush(&mut client.stream);
         if written.is_err() || (client.queue.is_empty() && matches!(client.purpose, Purpose::Served)) {
             self.open.remove(&id);
         }
@@ -196,11 +231,11 @@ impl Clients {
 }
 
 impl Client {
-    fn wants(&self, name: StreamName) -> bool {
+    fn wants(&self, of: Whose, name: StreamName) -> bool {
         match self.purpose {
-            Purpose::Attached { stdout, stderr, .. } => match name {
-                StreamName::Stdout => stdout,
-                StreamName::Stderr => stderr,
+            Purpose::Attached { to, streams, .. } if to == of => match name {
+                StreamName::Stdout => streams.stdout,
+                StreamName::Stderr => streams.stderr,
             },
             _ => false,
         }
@@ -225,28 +260,15 @@ impl Client {
                 }
                 Ok(Some(Event::Asked(request)))
             }
-            Purpose::Attached { stdin, silent, .. } => {
+            Purpose::Attached { to, streams, silent } => {
                 *silent = length == 0;
-                Ok(match (*stdin, length) {
+                Ok(match (streams.stdin, length) {
                     (false, _) => None,
-                    (true, 0) => Some(Event::StoppedTyping),
-                    (true, _) => Some(Event::Typed(bytes.to_vec())),
+                    (true, 0) => Some(Event::StoppedTyping(*to)),
+                    (true, _) => Some(Event::Typed(*to, bytes.to_vec())),
                 })
             }
-            Purpose::Waiting | Purpose::Served => Ok(None),
+            Purpose::Waiting(_) | Purpose::Expecting | Purpose::Served => Ok(None),
         }
-    }
-
-    fn write(&mut self) -> io::Result<()> {
-        while !self.queue.is_empty() {
-            match self.stream.write(&self.queue) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) => drop(self.queue.drain(..length)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 }

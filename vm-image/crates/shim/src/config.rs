@@ -5,11 +5,14 @@
 //! | [`SPEC_FILE`] | engine | the OCI runtime spec; `root.path` is not used, [`ShimConfig::rootfs`] is |
 //! | [`CONFIG_FILE`] | engine | [`ShimConfig`] |
 //! | [`SOCKET_FILE`] | engine | the listening Unix socket, handed to the shim as [`LISTENER_FD`] |
+//! | [`exec_file`] | engine | what a process that is to be added is: an [`ExecProcess`] among whatever the engine keeps there |
+//! | [`exec_record`] | shim | how a process that was added ended |
 //! | [`LOG_FILE`] | engine | where it sends the shim's stderr: the shim's own troubles, never the container's output |
 //!
 //! The engine may delete the bundle once the shim has exited.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 pub use caisson_runtime::Rootfs;
 use serde::{Deserialize, Serialize};
@@ -24,6 +27,33 @@ pub const SOCKET_FILE: &str = "shim.sock";
 pub const LOG_FILE: &str = "shim.log";
 /// The descriptor on which the shim expects its listening socket.
 pub const LISTENER_FD: i32 = 3;
+
+/// The argument with which the shim's program makes namespaces instead, see its `namespaces` module.
+pub const NAMESPACES_COMMAND: &str = "--namespaces";
+
+/// The directory in a bundle of the files of added processes. The engine makes it.
+pub const EXECS_DIRECTORY: &str = "execs";
+
+/// The file that says what the process of this name is.
+pub fn exec_file(bundle: &Path, id: &str) -> PathBuf {
+    bundle.join(EXECS_DIRECTORY).join(format!("{id}.json"))
+}
+
+/// The file that says how the process of this name ended: an [`ExitRecord`](crate::proto::ExitRecord), written atomically.
+pub fn exec_record(bundle: &Path, id: &str) -> PathBuf {
+    bundle.join(EXECS_DIRECTORY).join(format!("{id}.exit"))
+}
+
+/// What a process that is to be added to a container is: the side that the engine writes of `caisson_runtime::exec::AddedProcess`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExecProcess<P> {
+    /// The OCI spec's `process`.
+    pub process: P,
+    /// As [`ShimConfig::user`].
+    pub user: Option<String>,
+    /// As [`ShimConfig::group_add`].
+    pub group_add: Vec<String>,
+}
 
 /// What the shim must know beyond the OCI spec.
 ///
@@ -46,6 +76,13 @@ pub struct ShimConfig {
     /// `HostConfig.GroupAdd`: names or numbers, looked up in the container's `/etc/group`.
     #[serde(default)]
     pub group_add: Vec<String>,
+    /// A mount namespace (`/proc/PID/ns/mnt`) whose `/dev/shm` becomes the container's own: that of the container whose IPC
+    /// namespace it shares.
+    #[serde(default)]
+    pub shared_memory: Option<PathBuf>,
+    /// Whether [`Reply::Started`](crate::proto::Reply::Started) tells how long each step took.
+    #[serde(default)]
+    pub trace: bool,
     /// What the container reads on its standard input (without a terminal).
     pub stdin: Stdin,
     /// Where the output is kept.
@@ -72,11 +109,36 @@ pub enum Stdin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogTarget {
-    /// dockerd's `json-file` format, appended to.
-    JsonFile {
-        /// The file, made with mode 0640 if missing.
-        path: PathBuf,
-    },
+    /// In files.
+    File(LogFile),
     /// Nowhere.
     None,
+}
+
+/// A log in files: the newest at `path`, older ones at `path.1`, `path.2` and so on, with `.gz` behind if they are compressed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFile {
+    /// The newest file, appended to, made with mode 0640 (and its directory) if missing.
+    pub path: PathBuf,
+    /// What entries look like.
+    pub format: LogFormat,
+    /// A file of this many bytes or more is full; `None` for no bound.
+    pub max_bytes: Option<u64>,
+    /// How many files are kept, the newest included; at least 1.
+    pub max_files: u32,
+    /// Whether older files are compressed.
+    pub compress: bool,
+    /// What every entry carries: labels and variables that the user chose.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// What a log's entries look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// dockerd's `json-file`: a line of JSON each.
+    Json,
+    /// dockerd's `local`: a protobuf message each, between its length and its length again.
+    Local,
 }

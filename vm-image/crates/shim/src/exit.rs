@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use caisson_shim::proto::{ExitRecord, StartFailure};
+use caisson_sys::replace::{Survives, replace};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::time::now;
@@ -35,13 +36,15 @@ pub(crate) fn never_ran(failure: StartFailure) -> ExitRecord {
     }
 }
 
+/// Reads a record that was written.
+pub(crate) fn read(path: &Path) -> Option<ExitRecord> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
 /// Writes the record so that a reader finds all of it or nothing.
 ///
 /// Not synced to the disk: it is for an engine that was away for a moment. After a crash of the whole machine there is no shim and no
 /// container either, and an engine that finds neither shim nor record knows what that means.
 pub(crate) fn write(record: &ExitRecord, path: &Path) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    fs::write(&beside, serde_json::to_vec(record)?)?;
-    fs::rename(&beside, path)
+    replace(path, &serde_json::to_vec(record)?, Survives::Crash)
 }

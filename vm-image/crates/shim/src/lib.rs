@@ -5,4 +5,4 @@
 pub mod config;
 pub mod proto;
 
-pub use config::{LogTarget, Rootfs, ShimConfig, Stdin};
+pub use config::{ExecProcess, LogFile, LogFormat, LogTarget, Rootfs, ShimConfig, Stdin};

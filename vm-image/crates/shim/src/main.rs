@@ -9,14 +9,22 @@
 //!    \--Discard--> gone
 //! ```
 //!
+//! Under the name of [`init::NAME`] it is something else: the first process in a container that asked for an init. By its first argument it
+//! does other small things that take a process of one thread: see [`namespaces`] and [`log::COMMAND`].
+//!
 //! Its stderr is for its own troubles. Killed, it takes the container with it (see the contract for the exception).
 
 mod clients;
+mod execs;
 mod exit;
+mod init;
 mod input;
-mod jsonlog;
+mod log;
+mod namespaces;
 mod output;
+mod queue;
 mod shim;
+mod streams;
 mod time;
 
 use std::fs;
@@ -32,7 +40,17 @@ use caisson_shim::config::{CONFIG_FILE, LISTENER_FD, SPEC_FILE};
 use crate::shim::Shim;
 
 fn main() -> anyhow::Result<()> {
-    let bundle = std::env::args_os().nth(1).map(PathBuf::from).context("usage: caisson-shim BUNDLE")?;
+    if init::is_asked_for() {
+        std::process::exit(init::run()?);
+    }
+    let mut arguments = std::env::args_os().skip(1);
+    let bundle = arguments.next().map(PathBuf::from).context("usage: caisson-shim BUNDLE")?;
+    let operand = arguments.next().map(PathBuf::from);
+    match (bundle.to_str(), &operand) {
+        (Some(log::COMMAND), Some(path)) => return log::compress(path).context("compress the log"),
+        (Some(namespaces::COMMAND), process) => return namespaces::make(process.as_deref()),
+        _ => {}
+    }
     let config: ShimConfig = read(&bundle.join(CONFIG_FILE))?;
     let spec: Spec = read(&bundle.join(SPEC_FILE))?;
     Shim::new(bundle, config, spec, listener()?)?.run()

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use caisson_shim::ShimConfig;
 use rustix::io::Errno;
 
-use crate::jsonlog::{LineLog, LogFile};
+use crate::log::{Lines, Log};
 
 /// How much is read at once.
 const CHUNK: usize = 16 << 10;
@@ -24,7 +24,7 @@ pub(crate) enum StreamName {
 pub(crate) struct Output {
     pub(crate) name: StreamName,
     from: OwnedFd,
-    lines: LineLog,
+    lines: Lines,
 }
 
 /// What a read brought.
@@ -38,7 +38,7 @@ pub(crate) enum Read {
 impl Output {
     /// `from` must not block.
     pub(crate) fn new(name: StreamName, from: OwnedFd) -> Self {
-        let lines = LineLog::new(match name {
+        let lines = Lines::new(match name {
             StreamName::Stdout => "stdout",
             StreamName::Stderr => "stderr",
         });
@@ -64,18 +64,18 @@ impl Output {
 #[derive(Debug)]
 pub(crate) struct Outputs {
     open: Vec<Output>,
-    log: Option<LogFile>,
-    chunk: Vec<u8>,
+    log: Option<Log>,
 }
 
 impl Outputs {
     /// None yet.
     pub(crate) fn new(config: &ShimConfig) -> io::Result<Self> {
-        let log = match &config.log {
-            caisson_shim::LogTarget::JsonFile { path } => Some(LogFile::open(path)?),
-            caisson_shim::LogTarget::None => None,
-        };
-        Ok(Self { open: Vec::new(), log, chunk: vec![0; CHUNK] })
+        Ok(Self { open: Vec::new(), log: Log::open(&config.log)? })
+    }
+
+    /// None yet, and never in a log.
+    pub(crate) fn unlogged() -> Self {
+        Self { open: Vec::new(), log: None }
     }
 
     pub(crate) fn add(&mut self, output: Output) {
@@ -93,10 +93,11 @@ impl Outputs {
     /// Reads once from a stream, logs it, and gives it to `deliver`. An ended stream is finished and forgotten.
     pub(crate) fn pump(&mut self, name: StreamName, deliver: impl FnOnce(StreamName, &[u8])) -> Read {
         let Some(at) = self.open.iter().position(|output| output.name == name) else { return Read::Ended };
-        let read = self.open[at].read(&mut self.chunk);
+        let mut chunk = [0; CHUNK];
+        let read = self.open[at].read(&mut chunk);
         match read {
             Read::Bytes(length) => {
-                let bytes = &self.chunk[..length];
+                let bytes = &chunk[..length];
                 if let Some(log) = &mut self.log {
                     self.open[at].lines.write(bytes, log);
                 }

@@ -13,6 +13,10 @@
 //!   [`Stdin::Once`](crate::Stdin::Once) and no terminal the container's stdin is closed and output goes on;
 //!   otherwise this client is detached, and the container's stdin stays open.
 //!
+//! A process that is added to the container ([`Request::Exec`]) has streams of the same kind, which are in no log. Its end is written to
+//! [`exec_record`](crate::config::exec_record) before it is told, so that an engine that was away finds it. Processes that were added end with
+//! the container at the latest, and before it.
+//!
 //! Detach keys are the engine's business: it sees the bytes first, and detaches by closing the connection.
 //!
 //! The order for a start without a lost byte: spawn the shim, `Attach` for every waiting client, then `Start`; `Wait` may be
@@ -24,7 +28,7 @@
 
 use std::io::{self, Read, Write};
 
-pub use caisson_runtime::{Failure as StartFailure, FailureKind};
+pub use caisson_runtime::{Failure as StartFailure, FailureKind, Step};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +69,48 @@ pub enum Request {
     State,
     /// End a shim that has not been started. Answered by [`Reply::Done`]; refused once started.
     Discard,
+    /// Add the process of [`exec_file`](crate::config::exec_file) to the running container. Answered by [`Reply::Started`] once its program
+    /// is executing, after which the connection is a raw stream if any of the streams is asked for; or by [`Reply::Failed`].
+    Exec {
+        /// Names the process from now on.
+        id: String,
+        /// Whether it has a terminal, as its file says.
+        terminal: bool,
+        /// Lines and columns of its terminal at first, in place of what its file says.
+        size: Option<(u16, u16)>,
+        /// Pass this client's bytes to its stdin, which ends with them; without it there is `/dev/null`.
+        stdin: bool,
+        /// Deliver its stdout (with a terminal: its output).
+        stdout: bool,
+        /// Deliver its stderr.
+        stderr: bool,
+    },
+    /// As [`Request::Wait`], for an added process.
+    ExecWait {
+        /// Its name.
+        id: String,
+    },
+    /// As [`Request::State`], for an added process; one that is on its way is `Created`. Refused if there never was one of this name.
+    ExecState {
+        /// Its name.
+        id: String,
+    },
+    /// As [`Request::Signal`], for an added process.
+    ExecSignal {
+        /// Its name.
+        id: String,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// As [`Request::Resize`], for an added process.
+    ExecResize {
+        /// Its name.
+        id: String,
+        /// Lines.
+        rows: u16,
+        /// Columns.
+        cols: u16,
+    },
 }
 
 /// What a shim answers.
@@ -77,6 +123,9 @@ pub enum Reply {
         pid: u32,
         /// When `execve` had succeeded.
         started_at: UnixNanos,
+        /// What was done for it, if [`ShimConfig::trace`](crate::ShimConfig::trace) asks for that.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        steps: Vec<Step>,
     },
     /// The program could not be run.
     Failed(StartFailure),
@@ -238,7 +287,7 @@ mod tests {
             failure: Some(failure.clone()),
         };
         for reply in [
-            Reply::Started { pid: 1, started_at: UnixNanos(u64::MAX) },
+            Reply::Started { pid: 1, started_at: UnixNanos(u64::MAX), steps: Vec::new() },
             Reply::Failed(failure),
             Reply::Exited(record.clone()),
             Reply::State(State::Exited(record)),
@@ -246,5 +295,32 @@ mod tests {
         ] {
             assert_eq!(read_frame::<Reply>(&mut &encode(&reply).unwrap()[..]).unwrap(), reply);
         }
+    }
+
+    /// A shim is older than the engine that found its container, or newer than the one that comes back. Frames as they were first spoken.
+    #[test]
+    fn what_an_older_side_says_is_understood() {
+        for (frame, request) in [
+            (r#""start""#, Request::Start),
+            (r#""wait""#, Request::Wait),
+            (r#""state""#, Request::State),
+            (r#""discard""#, Request::Discard),
+            (
+                r#"{"attach":{"stdin":true,"stdout":true,"stderr":false}}"#,
+                Request::Attach { stdin: true, stdout: true, stderr: false },
+            ),
+            (r#"{"signal":{"signal":15}}"#, Request::Signal { signal: 15 }),
+            (r#"{"resize":{"rows":1,"cols":2}}"#, Request::Resize { rows: 1, cols: 2 }),
+            (r#"{"exec_wait":{"id":"x"}}"#, Request::ExecWait { id: "x".into() }),
+        ] {
+            assert_eq!(serde_json::from_str::<Request>(frame).unwrap(), request);
+            assert_eq!(serde_json::to_string(&request).unwrap(), frame, "an older shim has to understand it");
+        }
+        let started = r#"{"started":{"pid":7,"started_at":9}}"#;
+        let reply = Reply::Started { pid: 7, started_at: UnixNanos(9), steps: Vec::new() };
+        assert_eq!(serde_json::from_str::<Reply>(started).unwrap(), reply);
+        assert_eq!(serde_json::to_string(&reply).unwrap(), started);
+        let record = r#"{"code":3,"finished_at":1,"oom_killed":false}"#;
+        assert_eq!(serde_json::from_str::<ExitRecord>(record).unwrap().code, 3);
     }
 }

@@ -1,29 +1,31 @@
 //! The one loop: waits for clients, output, room for input, and the end of the container, and moves from stage to stage.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use caisson_runtime::spec::Spec;
-use caisson_runtime::{Container, Running, Stdio};
+use caisson_runtime::{Container, Running};
 use caisson_shim::proto::{ExitRecord, Reply, Request, StartFailure, State, UnixNanos};
 use caisson_shim::{ShimConfig, Stdin};
 use caisson_sys::{memory, signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
 
-use crate::clients::{Clients, Event};
+use crate::clients::{Clients, Event, Streams, Whose};
+use crate::execs::{About, Execs, Wish};
 use crate::exit;
 use crate::input::Input;
-use crate::output::{Output, Outputs, Read, StreamName};
+use crate::output::{Outputs, Read, StreamName};
+use crate::streams;
 use crate::time::now;
 
 /// How long the container's output may stay open after its end, held by a process that is not the container's: as long as dockerd waits.
-const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Where the container's root is mounted, in the bundle, until it is entered.
 const MOUNT_AT: &str = "rootfs";
@@ -38,6 +40,7 @@ pub(crate) struct Shim {
     clients: Clients,
     input: Input,
     outputs: Outputs,
+    execs: Execs,
 }
 
 enum Stage {
@@ -71,6 +74,7 @@ enum Source {
     Input,
     Output(StreamName),
     Client(u64),
+    Exec(u64, About),
 }
 
 impl Shim {
@@ -83,6 +87,7 @@ impl Shim {
         let terminal = spec.process.terminal;
         let outputs = Outputs::new(&config).context("open the log")?;
         Ok(Self {
+            execs: Execs::new(&bundle),
             bundle,
             config,
             listener,
@@ -126,15 +131,23 @@ impl Shim {
         }
         let ending = matches!(self.stage, Stage::Draining { .. });
         for output in
-            self.outputs.open().iter().filter(|output| ending || self.clients.have_room(output.name))
+            self.outputs.open().iter().filter(|o| ending || self.clients.have_room(Whose::Container, o.name))
         {
             sources.push(Source::Output(output.name));
             watched.push(PollFd::from_borrowed_fd(output.descriptor(), PollFlags::IN));
         }
-        for (id, stream, flags) in self.clients.interests(self.input.has_room()) {
+        let typing = |whose| match whose {
+            Whose::Container => self.input.has_room(),
+            Whose::Exec(number) => self.execs.has_room(number),
+        };
+        for (id, stream, flags) in self.clients.interests(typing) {
             sources.push(Source::Client(id));
             watched.push(PollFd::new(stream, flags));
         }
+        self.execs.interests(&self.clients, |number, about, descriptor| {
+            sources.push(Source::Exec(number, about));
+            watched.push(descriptor);
+        });
         match poll(&mut watched, self.timeout().as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error).context("poll"),
@@ -144,8 +157,12 @@ impl Shim {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let Stage::Draining { give_up_at, .. } = &self.stage else { return None };
-        Timespec::try_from(give_up_at.saturating_duration_since(Instant::now())).ok()
+        let own = match &self.stage {
+            Stage::Draining { give_up_at, .. } => Some(*give_up_at),
+            _ => None,
+        };
+        let deadline = own.into_iter().chain(self.execs.deadline()).min()?;
+        Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok()
     }
 
     fn handle(&mut self, source: Source, flags: PollFlags) -> anyhow::Result<()> {
@@ -156,10 +173,15 @@ impl Shim {
             Source::Output(name) => drop(self.pump(name)),
             Source::Client(id) => match self.clients.attend(id, flags) {
                 Some(Event::Asked(request)) => self.serve(id, request),
-                Some(Event::Typed(bytes)) => self.input.add(&bytes),
-                Some(Event::StoppedTyping) => self.stopped_typing(id),
+                Some(Event::Typed(Whose::Container, bytes)) => self.input.add(&bytes),
+                Some(Event::Typed(Whose::Exec(number), bytes)) => self.execs.typed(number, &bytes),
+                Some(Event::StoppedTyping(Whose::Container)) => self.stopped_typing(id),
+                Some(Event::StoppedTyping(Whose::Exec(number))) => {
+                    self.execs.stopped_typing(number, id, &mut self.clients);
+                }
                 None => {}
             },
+            Source::Exec(number, about) => self.execs.handle(number, about, &mut self.clients),
         }
         Ok(())
     }
@@ -178,7 +200,7 @@ impl Shim {
 
     fn pump(&mut self, name: StreamName) -> Read {
         let (clients, framed) = (&mut self.clients, !self.terminal);
-        self.outputs.pump(name, |name, bytes| clients.deliver(name, bytes, framed))
+        self.outputs.pump(name, |name, bytes| clients.deliver(Whose::Container, name, bytes, framed))
     }
 
     /// As dockerd: an input that is used once ends with its client's, any other goes on without that client.
@@ -198,20 +220,21 @@ impl Shim {
             }
             (Request::Attach { stdin, stdout, stderr }, Stage::Created { .. } | Stage::Running { .. }) => {
                 let stdin = stdin && self.config.stdin != Stdin::Closed;
-                self.clients.attach(id, stdin, stdout, stderr);
+                let streams = Streams { stdin, stdout, stderr };
+                self.clients.attach(id, &Reply::Attached, Whose::Container, streams);
             }
             (Request::Wait, Stage::Exited(record)) => {
                 let reply = Reply::Exited(record.clone());
                 self.clients.reply(id, &reply);
             }
-            (Request::Wait, _) => self.clients.wait(id),
+            (Request::Wait, _) => self.clients.wait(id, Whose::Container),
             (Request::State, _) => {
                 let reply = Reply::State(self.state());
                 self.clients.reply(id, &reply);
             }
             (Request::Discard, stage @ Stage::Created { .. }) => {
                 *stage = Stage::Discarded;
-                self.clients.finish(&refused("the container has been discarded"));
+                self.clients.finish(Whose::Container, &refused("the container has been discarded"));
                 self.clients.reply(id, &Reply::Done);
             }
             (Request::Signal { signal }, Stage::Running { container, .. }) => {
@@ -223,10 +246,31 @@ impl Shim {
                     if self.terminal { resize(stage, rows, cols) } else { refused("there is no terminal") };
                 self.clients.reply(id, &reply);
             }
+            (
+                Request::Exec { id: name, terminal, size, stdin, stdout, stderr },
+                Stage::Running { container, .. },
+            ) => {
+                let streams = Streams { stdin, stdout, stderr };
+                let wish = Wish { id: name, terminal, size, streams };
+                self.execs.start((&self.config.id, container), wish, id, &mut self.clients);
+            }
+            (Request::ExecWait { id: name }, _) => self.execs.wait(&name, id, &mut self.clients),
+            (Request::ExecState { id: name }, _) => {
+                let reply = self.execs.state(&name);
+                self.clients.reply(id, &reply);
+            }
+            (Request::ExecSignal { id: name, signal }, _) => {
+                let reply = self.execs.signal(&name, signal);
+                self.clients.reply(id, &reply);
+            }
+            (Request::ExecResize { id: name, rows, cols }, _) => {
+                let reply = self.execs.resize(&name, rows, cols);
+                self.clients.reply(id, &reply);
+            }
             (Request::Start | Request::Discard, _) => {
                 self.clients.reply(id, &refused("the container has been started already"));
             }
-            (Request::Attach { .. } | Request::Signal { .. }, _) => {
+            (Request::Attach { .. } | Request::Signal { .. } | Request::Exec { .. }, _) => {
                 self.clients.reply(id, &refused("the container is not running"));
             }
         }
@@ -237,7 +281,7 @@ impl Shim {
             Stage::Created { .. } | Stage::Discarded => State::Created,
             // While it drains, too: its end is not told before its output is.
             Stage::Running { container, started_at } | Stage::Draining { container, started_at, .. } => {
-                State::Running { pid: number(container), started_at: *started_at }
+                State::Running { pid: number(container.pid), started_at: *started_at }
             }
             Stage::Exited(record) => State::Exited(record.clone()),
         }
@@ -248,16 +292,17 @@ impl Shim {
             return refused("the container has been started already");
         };
         match self.bear(&spec) {
-            Ok(container) => {
+            Ok(mut container) => {
                 let started_at = now();
-                let pid = number(&container);
+                let steps = std::mem::take(&mut container.steps);
+                let pid = number(container.pid);
                 self.stage = Stage::Running { container, started_at };
                 drop(spec);
                 memory::shrink();
                 if let Some((rows, cols)) = size {
                     resize(&mut self.stage, rows, cols);
                 }
-                Reply::Started { pid, started_at }
+                Reply::Started { pid, started_at, steps }
             }
             Err(failure) => {
                 self.finish(exit::never_ran(failure.clone()));
@@ -268,7 +313,7 @@ impl Shim {
 
     fn bear(&mut self, spec: &Spec) -> Result<Running, StartFailure> {
         let (stdio, ours) =
-            if self.terminal { (Stdio::Terminal, None) } else { self.pipes().map(split).map_err(failed)? };
+            streams::make(self.terminal, self.config.stdin != Stdin::Closed).map_err(failed)?;
         let container = Container {
             id: &self.config.id,
             spec,
@@ -276,41 +321,12 @@ impl Shim {
             mount_at: &self.bundle.join(MOUNT_AT),
             user: self.config.user.as_deref(),
             group_add: &self.config.group_add,
+            shared_memory: self.config.shared_memory.as_deref(),
+            trace: self.config.trace,
         };
         let running = container.start(stdio)?;
-        self.connect(ours, running.terminal.as_ref()).map_err(failed)?;
+        self.input = ours.connect(running.terminal.as_ref(), &mut self.outputs).map_err(failed)?;
         Ok(running)
-    }
-
-    /// The container's ends of its streams, and ours.
-    fn pipes(&self) -> io::Result<(OwnedFd, OwnedFd, OwnedFd, Ours)> {
-        let pipe = || pipe_with(PipeFlags::CLOEXEC);
-        let (stdin, write) = match self.config.stdin {
-            Stdin::Closed => (std::fs::File::open("/dev/null")?.into(), None),
-            Stdin::Open | Stdin::Once => {
-                let (read, write) = pipe()?;
-                (read, Some(write))
-            }
-        };
-        let ((read_out, stdout), (read_err, stderr)) = (pipe()?, pipe()?);
-        Ok((stdin, stdout, stderr, Ours { stdin: write, stdout: read_out, stderr: read_err }))
-    }
-
-    fn connect(&mut self, pipes: Option<Ours>, terminal: Option<&OwnedFd>) -> io::Result<()> {
-        self.input = Input::Closed;
-        if let Some(ours) = pipes {
-            self.outputs.add(Output::new(StreamName::Stdout, unblocking(ours.stdout)?));
-            self.outputs.add(Output::new(StreamName::Stderr, unblocking(ours.stderr)?));
-            if let Some(stdin) = ours.stdin {
-                self.input = Input::open(unblocking(stdin)?);
-            }
-        }
-        if let Some(terminal) = terminal {
-            let terminal = unblocking(terminal.try_clone()?)?;
-            self.outputs.add(Output::new(StreamName::Stdout, terminal.try_clone()?));
-            self.input = Input::open(terminal);
-        }
-        Ok(())
     }
 
     fn process_ended(&mut self) -> anyhow::Result<()> {
@@ -325,6 +341,7 @@ impl Shim {
         {
             eprintln!("kill the container's processes: {error}");
         }
+        self.execs.kill();
         self.input = Input::Closed;
         let give_up_at = Instant::now() + DRAIN_WITHIN;
         self.stage = Stage::Draining { container, started_at, code, finished_at: now(), give_up_at };
@@ -334,12 +351,14 @@ impl Shim {
         Ok(())
     }
 
-    /// The end of the drain is the end of the container.
+    /// The end of the drain is the end of the container, and comes after that of every process that was added to it.
     fn settle(&mut self) -> anyhow::Result<()> {
+        self.execs.settle(&mut self.clients);
         let Stage::Draining { container, code, finished_at, give_up_at, .. } = &self.stage else {
             return Ok(());
         };
-        if !self.outputs.are_all_ended() && Instant::now() < *give_up_at {
+        let quiet = self.outputs.are_all_ended() && self.execs.is_empty();
+        if !quiet && Instant::now() < *give_up_at {
             return Ok(());
         }
         let oom_killed = container.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills() > 0);
@@ -356,32 +375,16 @@ impl Shim {
         if let Err(error) = exit::write(&record, &self.config.exit_record) {
             eprintln!("write {}: {error}", self.config.exit_record.display());
         }
-        self.clients.finish(&Reply::Exited(record.clone()));
+        self.clients.finish(Whose::Container, &Reply::Exited(record.clone()));
         self.stage = Stage::Exited(record);
     }
 }
 
-/// Our ends of the container's pipes.
-struct Ours {
-    stdin: Option<OwnedFd>,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+pub(crate) fn number(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get().unsigned_abs()
 }
 
-fn split((stdin, stdout, stderr, ours): (OwnedFd, OwnedFd, OwnedFd, Ours)) -> (Stdio, Option<Ours>) {
-    (Stdio::Streams { stdin, stdout, stderr }, Some(ours))
-}
-
-fn number(container: &Running) -> u32 {
-    container.pid.as_raw_nonzero().get().unsigned_abs()
-}
-
-fn unblocking(descriptor: OwnedFd) -> io::Result<OwnedFd> {
-    rustix::io::ioctl_fionbio(&descriptor, true)?;
-    Ok(descriptor)
-}
-
-fn failed(error: io::Error) -> StartFailure {
+pub(crate) fn failed(error: io::Error) -> StartFailure {
     StartFailure { kind: caisson_shim::proto::FailureKind::Other, message: error.to_string() }
 }
 
@@ -401,13 +404,13 @@ fn resize(stage: &mut Stage, rows: u16, cols: u16) -> Reply {
     }
 }
 
-fn done(result: io::Result<()>) -> Reply {
+pub(crate) fn done(result: io::Result<()>) -> Reply {
     match result {
         Ok(()) => Reply::Done,
         Err(error) => refused(&error.to_string()),
     }
 }
 
-fn refused(message: &str) -> Reply {
+pub(crate) fn refused(message: &str) -> Reply {
     Reply::Refused { message: message.to_owned() }
 }

@@ -1,4 +1,4 @@
-//! A new process in new namespaces: `clone3(2)`.
+//! A new process, in new namespaces: `clone3(2)`, `fork(2)`.
 //!
 //! libc has no wrapper, and a wrapper could not promise more than this: the child is a copy of a **single-threaded** process, so
 //! it may run ordinary Rust. [`clone`] proves that at each call instead of being `unsafe`.
@@ -54,7 +54,6 @@ pub enum Cloned {
 /// - What `clone3(2)` says: `EPERM` without the right to make namespaces, `ENOSYS` before Linux 5.3, and for `cgroup` (5.7) `EBUSY`,
 ///   `EOPNOTSUPP` or `EACCES` as for a write to its `cgroup.procs`.
 pub fn clone(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
-    refuse_threads()?;
     let mut pidfd: libc::c_int = -1;
     let mut flags = namespaces | libc::CLONE_PIDFD as u64;
     if cgroup.is_some() {
@@ -66,18 +65,57 @@ pub fn clone(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Clon
     arguments.pidfd = &raw mut pidfd as u64;
     arguments.exit_signal = libc::SIGCHLD as u64;
     arguments.cgroup = cgroup.map_or(0, |fd| fd.as_raw_fd() as u64);
+    Ok(match clone3(&mut arguments)? {
+        None => Cloned::Child,
+        Some(pid) => {
+            // SAFETY: with CLONE_PIDFD a successful clone3 has put a new descriptor there, which nobody else owns.
+            Cloned::Parent { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }
+        }
+    })
+}
+
+/// Makes a process in the given new [`namespace`]s, and in the cgroup v2 directory `cgroup` if there is one, that is not the caller's child
+/// but its parent's, who gets what the kernel sends at its end.
+///
+/// `Some` is the process, as the caller's pid namespace numbers it; `None` is said in it, which has copies of all descriptors and of the memory.
+///
+/// # Errors
+/// - `Unsupported` when the calling process has more than one thread: locks held by the others would never be released in the child.
+/// - What `clone3(2)` says, as for [`clone`]; `EINVAL` also to the first process of a pid namespace.
+pub fn sibling(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Pid>> {
+    // SAFETY: clone_args is plain integers, for which zero is the documented default.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    // The signal at its end is the caller's own; clone3 takes no other here.
+    arguments.flags = namespaces | libc::CLONE_PARENT as u64 | cgroup.map_or(0, |_| CLONE_INTO_CGROUP);
+    arguments.cgroup = cgroup.map_or(0, |fd| fd.as_raw_fd() as u64);
+    clone3(&mut arguments)
+}
+
+/// Without `CLONE_VM`, `CLONE_FILES` and the like, which no caller gives. The pid in the parent, nothing in the child.
+fn clone3(arguments: &mut libc::clone_args) -> io::Result<Option<Pid>> {
+    refuse_threads()?;
     // SAFETY: without CLONE_VM and with a null stack this is fork(): parent and child have memory of their own, and the child goes on
     // with this stack. The process has one thread (checked above), so no lock in the copied memory is held by anybody else. `arguments`
-    // and `pidfd` outlive the call.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
-    match pid {
+    // and what it points to outlive the call.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw mut *arguments, size_of::<libc::clone_args>()) } {
         -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Cloned::Child),
-        pid => Ok(Cloned::Parent {
-            pid: Pid::from_raw(pid as i32).expect("clone3 returns a positive id to the parent"),
-            // SAFETY: with CLONE_PIDFD a successful clone3 has put a new descriptor there, which nobody else owns.
-            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
-        }),
+        pid => Ok(Pid::from_raw(pid as i32)),
+    }
+}
+
+/// Makes a copy of this process, where `clone3(2)` may be forbidden: Docker's filter of system calls does.
+///
+/// `Some` is the child, as the parent sees it; `None` is said in the child, which has copies of all descriptors and of the memory.
+///
+/// # Errors
+/// - `Unsupported` when the calling process has more than one thread: locks held by the others would never be released in the child.
+/// - What `fork(2)` says.
+pub fn fork() -> io::Result<Option<Pid>> {
+    refuse_threads()?;
+    // SAFETY: the process has one thread (checked above), so no lock in the copied memory is held by anybody else.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(Pid::from_raw(pid)),
     }
 }
 
@@ -118,5 +156,6 @@ mod tests {
         // The test runner always has a second thread.
         let refused = clone(0, None).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+        assert_eq!(sibling(0, None).unwrap_err().kind(), io::ErrorKind::Unsupported);
     }
 }

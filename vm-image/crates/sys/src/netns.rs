@@ -61,6 +61,23 @@ pub fn create<T: Send>(path: &Path, inside: impl FnOnce() -> io::Result<T> + Sen
     made.inspect_err(|_| drop(remove(path)))
 }
 
+/// Binds a network namespace that nobody has used yet to `path` and returns what `inside` made in it, as [`create`] does.
+pub fn adopt<T: Send>(
+    namespace: BorrowedFd<'_>,
+    path: &Path,
+    inside: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<(Netns, T)> {
+    File::create_new(path)?;
+    let made = on_own_thread(|| {
+        move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
+        let made = inside()?;
+        mount_bind(OWN, path)?;
+        Ok((Netns::current()?, made))
+    });
+    // As above.
+    made.inspect_err(|_| drop(remove(path)))
+}
+
 /// Runs `inside` in a namespace, on a thread of its own.
 pub fn enter<T: Send>(netns: &Netns, inside: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     on_own_thread(|| {

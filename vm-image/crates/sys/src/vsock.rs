@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "rustix takes foreign socket addresses through an unsafe trait")]
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
@@ -58,12 +58,34 @@ pub fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
     Ok(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
 }
 
+/// How long the host may take to accept, in seconds. The kernel's own limit of 2 is short for a busy moment.
+const CONNECT_SECS: i64 = 30;
+
+/// `SO_VM_SOCKETS_CONNECT_TIMEOUT` of `linux/vm_sockets.h`, an option of the level `AF_VSOCK`.
+const CONNECT_TIMEOUT: libc::c_int = 6;
+
+fn wait_longer(socket: &OwnedFd) -> io::Result<()> {
+    let limit = libc::timeval { tv_sec: CONNECT_SECS, tv_usec: 0 };
+    // SAFETY: the value is a timeval that lives through the call, and its size is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::AF_VSOCK,
+            CONNECT_TIMEOUT,
+            (&raw const limit).cast(),
+            size_of::<libc::timeval>() as libc::socklen_t,
+        )
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Begins to connect to a port of the host: the outcome is [`connected`]'s once the socket is writable.
 ///
 /// # Errors
 /// What the kernel says at once, for instance `ENODEV` while there is no vsock device.
 pub fn connect(port: u32) -> io::Result<OwnedFd> {
     let socket = socket()?;
+    wait_longer(&socket)?;
     match rustix::net::connect(&socket, &Address { cid: HOST, port }) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),

@@ -14,7 +14,8 @@ const HEADER_BYTES: usize = 8;
 
 /// The log of a container.
 pub(crate) async fn logs(engine: &Engine, args: &ContainerLogs) -> Result<ItemStream<LogChunk>, ApiError> {
-    let query = format!("/logs?stdout=1&stderr=1&tail={}&follow={}", args.tail, args.follow);
+    let ContainerLogs { tail, follow, timestamps, .. } = args;
+    let query = format!("/logs?stdout=1&stderr=1&tail={tail}&follow={follow}&timestamps={timestamps}");
     let response = engine.request(Method::GET, &path(&args.id, &query)?).await?;
     let raw = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == RAW);
     let demux = Demux::new(!raw);

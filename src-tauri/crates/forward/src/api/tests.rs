@@ -6,6 +6,7 @@ use crate::{
 use caisson_os::Endpoint;
 use std::sync::atomic::Ordering;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 struct Served {
     at: Endpoint,

@@ -1,45 +1,61 @@
 //! One published port: a listener and the connections through it.
 
-use super::PortStatus;
-use crate::{Guest, copy};
-use caisson_guest_proto::PortForward;
+use super::{
+    PortStatus,
+    bind::Bound,
+    datagrams,
+    places::{Place, Share},
+};
+use crate::{Accept, Guest, accept::serve_each_in, copy};
+use caisson_guest_proto::{PortForward, PortProtocol, RelayProtocol, RelayRequest};
 use std::{
+    io,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::{mpsc, oneshot},
     task::{JoinHandle, JoinSet},
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
-/// What a failed listener waits before it tries again: it is out of file descriptors, mostly.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The most connections through a port at once; more wait in the system's queue, and other ports do not notice.
+const MAX_CONNECTIONS: usize = 4096;
 
 /// A published port. Dropping it closes it, though not before the runtime gets to it; [`Port::close`] waits.
 #[derive(Debug)]
 pub(super) struct Port {
     forward: PortForward,
     connections: Arc<AtomicU32>,
+    /// Tells that nobody is to be let in any more; what it brings is dropped with the listener.
+    shut: Option<oneshot::Sender<oneshot::Sender<()>>>,
     task: JoinHandle<()>,
 }
 
 impl Port {
     pub(super) fn serve(
         forward: PortForward,
-        listener: TcpListener,
+        listener: Bound,
         guest: impl Guest,
-        places: Arc<Semaphore>,
         changed: mpsc::Sender<()>,
+        places: Share,
     ) -> Self {
         let connections = Arc::new(AtomicU32::new(0));
         let counter = Counter { connections: connections.clone(), changed };
-        let task = tokio::spawn(accept(listener, forward.clone(), guest, places, counter));
-        Self { forward, connections, task }
+        let (shut, told) = oneshot::channel();
+        let task = match listener {
+            Bound::Tcp(listener) => {
+                tokio::spawn(accept(Limited { listener, places }, told, forward.target, guest, counter))
+            }
+            Bound::Udp(socket) => {
+                tokio::spawn(datagrams::serve(socket, forward.clone(), guest, counter, places))
+            }
+        };
+        Self { forward, connections, shut: Some(shut), task }
     }
 
     pub(super) fn key(&self) -> &str {
@@ -66,6 +82,26 @@ impl Port {
         // It ends with "cancelled", which is what was asked.
         let _ = (&mut self.task).await;
     }
+
+    /// Closes the listener, and returns when the port is free. What is left are its connections: they end by themselves,
+    /// or when what is left is dropped. Datagrams have no connections.
+    pub(super) async fn retire(mut self) -> impl Future<Output = ()> + Send + 'static {
+        let (open, mut closed) = oneshot::channel();
+        match self
+            .shut
+            .take()
+            .filter(|_| self.forward.protocol == PortProtocol::Tcp)
+            .map(|shut| shut.send(open))
+        {
+            // It is never sent anything: its end is what is waited for.
+            Some(Ok(())) => drop((&mut closed).await),
+            _ => self.task.abort(),
+        }
+        async move {
+            // It ends by itself, or with "cancelled".
+            let _ = (&mut self.task).await;
+        }
+    }
 }
 
 impl Drop for Port {
@@ -76,13 +112,13 @@ impl Drop for Port {
 
 /// Counts connections, and says when their number has changed.
 #[derive(Clone)]
-struct Counter {
+pub(super) struct Counter {
     connections: Arc<AtomicU32>,
     changed: mpsc::Sender<()>,
 }
 
 impl Counter {
-    fn count(&self) -> Counted {
+    pub(super) fn count(&self) -> Counted {
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.tell();
         Counted(self.clone())
@@ -95,7 +131,7 @@ impl Counter {
 }
 
 /// A connection that counts as long as this lives.
-struct Counted(Counter);
+pub(super) struct Counted(Counter);
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -104,42 +140,94 @@ impl Drop for Counted {
     }
 }
 
-async fn accept(
+/// A listener that shares the places for connections with the other ports. Whoever finds none waits, and with it all who
+/// come to this port after it.
+struct Limited {
     listener: TcpListener,
-    forward: PortForward,
-    guest: impl Guest,
-    places: Arc<Semaphore>,
-    counter: Counter,
-) {
-    let mut connections = JoinSet::new();
-    loop {
-        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-        match listener.accept().await {
-            Ok((client, _)) => {
-                let (guest, counted, target) = (guest.clone(), counter.count(), forward.target);
-                connections.spawn(async move {
-                    relay(client, guest, target).await;
-                    drop((counted, place));
-                });
-            }
-            Err(error) => {
-                warn!(key = %forward.key, %error, "cannot take a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-        while connections.try_join_next().is_some() {}
+    places: Share,
+}
+
+impl Accept for Limited {
+    type Client = (TcpStream, Place);
+
+    async fn accept(&mut self) -> io::Result<Self::Client> {
+        let (client, _) = self.listener.accept().await?;
+        Ok((client, self.places.take().await))
     }
 }
 
+/// Takes clients until it is told to let nobody in any more, and then waits for those that it has.
+async fn accept(
+    listener: Limited,
+    told: oneshot::Receiver<oneshot::Sender<()>>,
+    target: SocketAddr,
+    guest: impl Guest,
+    counter: Counter,
+) {
+    let serve = |(client, place)| {
+        let (guest, counted) = (guest.clone(), counter.count());
+        async move {
+            relay(client, guest, target).await;
+            drop((counted, place));
+        }
+    };
+    let mut served = JoinSet::new();
+    let serving = serve_each_in(&mut served, listener, MAX_CONNECTIONS, "a published port's clients", serve);
+    // The listener is closed at the end of this.
+    let open = tokio::select! {
+        () = serving => None,
+        Ok(open) = told => Some(open),
+    };
+    drop(open);
+    while served.join_next().await.is_some() {}
+}
+
 /// Leads one client to the container. A container that refuses is a connection that closes at once, as through dockerd.
-async fn relay(mut client: TcpStream, guest: impl Guest, target: std::net::SocketAddr) {
+async fn relay(mut client: TcpStream, guest: impl Guest, target: SocketAddr) {
     // Small messages of either side must not wait for each other; that it is refused would be a wonder, and harmless.
     let _ = client.set_nodelay(true);
-    let mut container = match guest.relay(target).await {
+    let who = client.peer_addr().ok().and_then(|client| seen(client, target));
+    let request = RelayRequest { address: target, protocol: RelayProtocol::Tcp, client: who };
+    let mut container = match guest.relay(request).await {
         Ok(container) => container,
         Err(error) => return debug!(%target, %error, "connection not relayed"),
     };
     if let Err(error) = copy::both_ways(&mut client, &mut container).await {
         debug!(%target, %error, "connection broke");
+    }
+}
+
+/// How a container may see a client: as it is, unless its address is this computer's loopback, which is the container's own
+/// to the container, or of a kind that the container has none of.
+pub(super) fn seen(client: SocketAddr, target: SocketAddr) -> Option<SocketAddr> {
+    let ip = client.ip().to_canonical();
+    let is_link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let is_fit = !ip.is_loopback() && !is_link_local && ip.is_ipv4() == target.is_ipv4();
+    is_fit.then(|| SocketAddr::new(ip, client.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_seen_where_its_address_means_the_same() {
+        let v4 = "172.17.0.2:80";
+        for (client, target, expected) in [
+            ("192.168.1.7:5", v4, Some("192.168.1.7:5")),
+            ("[::ffff:192.168.1.7]:5", v4, Some("192.168.1.7:5")),
+            ("[2001:db8::1]:5", "[fd00::2]:80", Some("[2001:db8::1]:5")),
+            ("127.0.0.1:5", v4, None),
+            ("169.254.1.1:5", v4, None),
+            ("[::1]:5", "[fd00::2]:80", None),
+            ("[fe80::1]:5", "[fd00::2]:80", None),
+            ("[2001:db8::1]:5", v4, None),
+        ] {
+            let found = seen(client.parse().unwrap(), target.parse().unwrap());
+            assert_eq!(found, expected.map(|text| text.parse().unwrap()), "{client}");
+        }
     }
 }

@@ -1,11 +1,13 @@
 use super::*;
 use crate::testing::{FakeGuest, Opened, status};
-use caisson_guest_proto::{PortsReply, PortsRequest, read_frame, write_frame};
+use caisson_guest_proto::{
+    PortProtocol, PortsReply, PortsRequest, read_frame, read_message, write_frame, write_message,
+};
 use caisson_machine::Stage;
 use std::net::{IpAddr, Ipv4Addr};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
 };
 
 /// The ports of a machine, and everything that they see of it.
@@ -17,11 +19,19 @@ struct World {
 }
 
 fn world() -> World {
+    world_with(|_| {})
+}
+
+/// One whose owner of ports is made another one first.
+fn world_with(change: impl FnOnce(&mut Owner<FakeGuest>)) -> World {
     let (guest, containers) = FakeGuest::new();
     let (streams, from_guest) = mpsc::channel(1);
     let machine = watch::Sender::new(status(MachineState::Running));
-    let ports = Ports::spawn(guest, from_guest, machine.subscribe());
-    World { ports, streams, machine, containers }
+    let (publish, table) = watch::channel(Vec::new());
+    let mut owner = Owner::new(guest, publish);
+    change(&mut owner);
+    let task = tokio::spawn(owner.run(from_guest, machine.subscribe()));
+    World { ports: Ports { table, task }, streams, machine, containers }
 }
 
 impl World {
@@ -66,7 +76,11 @@ impl Engine {
     }
 
     async fn unpublish(&mut self, key: &str) {
-        let answer = self.call(PortsCall::Unpublish { key: key.to_owned() }).await;
+        self.unpublish_with(key, false).await;
+    }
+
+    async fn unpublish_with(&mut self, key: &str, keep_connections: bool) {
+        let answer = self.call(PortsCall::Unpublish { key: key.to_owned(), keep_connections }).await;
         assert_eq!(answer, Ok(PortsAnswer::Unpublished));
     }
 }
@@ -102,6 +116,39 @@ async fn bytes_and_their_end_go_both_ways_through_a_published_port() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
     assert_eq!(answer, "answer");
+}
+
+#[tokio::test]
+async fn connections_live_on_through_a_port_that_is_closed_without_them_and_end_with_the_machine() {
+    let mut world = world();
+    let mut engine = world.engine().await;
+    let port = engine.publish(forward("web/0", 0)).await.unwrap();
+    let mut client = connect(port).await.unwrap();
+    let (_, mut container) = world.containers.recv().await.unwrap();
+    engine.unpublish_with("web/0", true).await;
+    assert_eq!(connect(port).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    client.write_all(b"still").await.unwrap();
+    let mut heard = [0; 5];
+    container.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"still");
+    // The number is free for the next listener while the last one's connections last.
+    assert_eq!(engine.publish(forward("web/0", port)).await, Ok(port));
+    engine.unpublish("web/0").await;
+    container.write_all(b"there").await.unwrap();
+    client.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"there");
+    world.machine.send_replace(status(MachineState::Stopped));
+    assert!(!matches!(client.read(&mut heard).await, Ok(1..)), "it outlived the machine");
+}
+
+#[tokio::test]
+async fn a_port_with_too_long_a_name_is_refused() {
+    let world = world();
+    let mut engine = world.engine().await;
+    let refused = engine.publish(forward(&"n".repeat(MAX_KEY + 1), 0)).await.unwrap_err();
+    assert_eq!(refused.code, RefusalCode::Other);
+    assert!(world.ports.table().borrow().is_empty());
+    engine.publish(forward(&"n".repeat(MAX_KEY), 0)).await.unwrap();
 }
 
 #[tokio::test]
@@ -199,9 +246,89 @@ async fn what_is_no_request_ends_its_stream_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn udp_is_refused_rather_than_ignored() {
-    let world = world();
+async fn each_client_of_a_udp_port_gets_its_own_answers() {
+    let mut world = world();
+    let mut engine = world.engine().await;
     let udp = PortForward { protocol: PortProtocol::Udp, ..forward("dns/0", 0) };
-    let refused = world.engine().await.publish(udp).await.unwrap_err();
-    assert_eq!(refused.message, "only TCP ports can be published");
+    let port = engine.publish(udp.clone()).await.unwrap();
+    let at = (Ipv4Addr::LOCALHOST, port);
+    let mut clients = Vec::new();
+    for name in [&b"one"[..], b"two"] {
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        client.send_to(name, at).await.unwrap();
+        let (to, container) = world.containers.recv().await.unwrap();
+        assert_eq!(to, Some(udp.target));
+        clients.push((name, client, container));
+    }
+    world.wait_for(|ports| ports[0].connections == 2).await;
+    for (name, client, mut container) in clients {
+        let mut heard = Vec::new();
+        assert!(read_message(&mut container, &mut heard).await.unwrap());
+        assert_eq!(heard, name);
+        for answer in [&b""[..], &[7; 60_000]] {
+            write_message(&mut container, answer).await.unwrap();
+            let mut buffer = vec![0; 1 << 16];
+            let (length, from) = client.recv_from(&mut buffer).await.unwrap();
+            assert_eq!((&buffer[..length], from), (answer, at.into()));
+        }
+    }
+    world.wait_for(|ports| ports[0].connections == 0).await;
+    let taken =
+        engine.publish(PortForward { host_port: port, key: "dns/1".into(), ..udp }).await.unwrap_err();
+    assert_eq!(taken.code, RefusalCode::InUse);
+    engine.unpublish("dns/0").await;
+    UdpSocket::bind(at).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_of_all_ports_share_their_places() {
+    let (guest, mut containers) = FakeGuest::new();
+    let places = Places::new(1);
+    let open = async |key: &str| {
+        let (listener, port) = bind(PortProtocol::Tcp, Ipv4Addr::LOCALHOST.into(), 0).await.unwrap();
+        let (changed, _) = mpsc::channel(1);
+        Port::serve(forward(key, port), listener, guest.clone(), changed, places.share())
+    };
+    let (one, other) = (open("a/0").await, open("b/0").await);
+    let first = connect(one.host_port()).await.unwrap();
+    let (_, container) = containers.recv().await.unwrap();
+    let second = connect(other.host_port()).await.unwrap();
+    // Long enough for the second to be accepted and relayed, were there a place.
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(containers.try_recv().is_err(), "there was no place for the second");
+    drop((first, container));
+    containers.recv().await.unwrap();
+    drop(second);
+}
+
+#[tokio::test]
+async fn clients_of_udp_ports_take_no_place_of_a_connection() {
+    let mut world = world_with(|owner| {
+        owner.connections = Places::new(1);
+        owner.datagram_clients = Places::new(2);
+    });
+    let mut engine = world.engine().await;
+    let udp = |key: &str| PortForward { protocol: PortProtocol::Udp, ..forward(key, 0) };
+    let tcp = engine.publish(forward("web/0", 0)).await.unwrap();
+    let (one, other) = (engine.publish(udp("a/0")).await.unwrap(), engine.publish(udp("b/0")).await.unwrap());
+    let mut flows = Vec::new();
+    let mut clients = Vec::new();
+    let mut come = async |port: u16| {
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        client.send_to(b"hello", (Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        clients.push(client);
+    };
+    come(one).await;
+    flows.push(world.containers.recv().await.unwrap());
+    // Half of the places are this port's, and it has them.
+    come(one).await;
+    come(other).await;
+    flows.push(world.containers.recv().await.unwrap());
+    let table = world.wait_for(|ports| ports.iter().map(|port| port.connections).sum::<u32>() == 2).await;
+    let counted = |key: &str| table.iter().find(|port| port.forward.key == key).unwrap().connections;
+    assert_eq!((counted("a/0"), counted("b/0")), (1, 1));
+    let _client = connect(tcp).await.unwrap();
+    assert_eq!(world.containers.recv().await.unwrap().0, Some(forward("web/0", 0).target));
 }

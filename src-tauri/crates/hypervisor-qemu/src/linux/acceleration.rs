@@ -2,24 +2,31 @@
 //!
 //! `/dev/kvm` that opens proves nothing: in nested machines QEMU may abort on the first register, the firmware may run and
 //! a kernel not, or all may run slower than emulation. So the kernel is booted without a root file system, and KVM
-//! counts as working when it complains about that within [`PROBE_LIMIT`]. A definite answer is kept in the user's cache
-//! for as long as the host's boot, the guest's kernel and QEMU stay the same.
+//! counts as working when it complains about that within [`PROBE_LIMIT`]. The answer is kept in the user's cache for as
+//! long as the host's boot, the guest's kernel and QEMU stay the same; that KVM was too slow, which a busy moment can make
+//! it, only for [`TOO_SLOW_HOLDS`].
 
 use std::{
     fs, io,
-    path::{Path, PathBuf},
-    time::{Duration, UNIX_EPOCH},
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use caisson_hypervisor::{Acceleration, Capabilities, Notice};
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{arguments, process::Process};
 
 /// Far more than a kernel needs where KVM works (0.5 s), and less than a user's patience.
-const PROBE_LIMIT: Duration = Duration::from_secs(5);
+const PROBE_LIMIT: Duration = Duration::from_secs(3);
+/// When a KVM that was too slow is given another chance: not at the next start, which would have to wait for it, but before
+/// a computer that was busy with its own start is taken for slow all day.
+const TOO_SLOW_HOLDS: Duration = Duration::from_secs(600);
 /// What a kernel says at the end of a boot without a root file system: it has come all the way.
 const CAME_ALL_THE_WAY: &str = "Unable to mount root fs";
+/// How much of the console's end is looked at, in bytes.
+const CONSOLE_END: usize = 16 << 10;
 const KVM: &str = "/dev/kvm";
 const MAX_CPUS: u32 = 64;
 
@@ -35,7 +42,7 @@ pub(super) enum Kvm {
     Forbidden,
     /// It is there, but a kernel does not boot.
     Broken(String),
-    /// It is there, but a kernel did not get through in time. That may be the moment's fault, so it is not kept.
+    /// It is there, but a kernel did not get through in time. That may be the moment's fault.
     TooSlow,
 }
 
@@ -50,29 +57,13 @@ impl Kvm {
     }
 
     fn notice(&self) -> Option<Notice> {
-        let (why, remedy) = match self {
-            Self::Works => return None,
-            Self::Absent => (
-                "there is no /dev/kvm".to_owned(),
-                "enable virtualization in the firmware (or nested virtualization, if this is a virtual machine) and load kvm_intel or kvm_amd",
-            ),
-            Self::Forbidden => {
-                ("you may not open /dev/kvm".to_owned(), "sudo usermod -aG kvm $USER, then log in again")
-            }
-            Self::Broken(why) => (
-                format!("/dev/kvm is there but cannot run the machine's kernel ({why})"),
-                "if this is a virtual machine, look at its nested virtualization",
-            ),
-            Self::TooSlow => (
-                format!(
-                    "with /dev/kvm the machine's kernel did not start within {} s",
-                    PROBE_LIMIT.as_secs()
-                ),
-                "start the machine again when this computer is less busy",
-            ),
-        };
-        let text = format!("the processor is emulated, which is 15 to 20 times slower: {why}");
-        Some(Notice { text, remedy: Some(remedy.into()) })
+        match self {
+            Self::Works => None,
+            Self::Absent => Some(Notice::KvmAbsent),
+            Self::Forbidden => Some(Notice::KvmForbidden),
+            Self::Broken(why) => Some(Notice::KvmBroken { why: why.clone() }),
+            Self::TooSlow => Some(Notice::KvmTooSlow { limit: PROBE_LIMIT }),
+        }
     }
 }
 
@@ -83,15 +74,12 @@ pub(super) async fn find_out(qemu: &Path, kernel: &Path, cache: &Path) -> Kvm {
     }
     let question = Question::of(qemu, kernel);
     let kept = cache.join("kvm.json");
-    if let Some(answer) = recall(&kept, &question) {
+    if let Some(answer) = recall(&kept, &question, SystemTime::now()) {
         return answer;
     }
     let answer = probe(qemu, kernel).await;
     tracing::info!(?answer, "tried whether KVM works");
-    if answer == Kvm::TooSlow {
-        return answer;
-    }
-    if let Err(error) = keep(&kept, &Finding { question, answer: answer.clone() }) {
+    if let Err(error) = keep(&kept, &Finding { question, answer: answer.clone(), at: SystemTime::now() }) {
         tracing::warn!(file = %kept.display(), %error, "cannot keep what was found out about KVM");
     }
     answer
@@ -140,49 +128,59 @@ fn identity(file: &Path) -> String {
 struct Finding {
     question: Question,
     answer: Kvm,
+    at: SystemTime,
 }
 
-fn recall(kept: &Path, question: &Question) -> Option<Kvm> {
+fn recall(kept: &Path, question: &Question, now: SystemTime) -> Option<Kvm> {
     let finding: Finding = serde_json::from_slice(&fs::read(kept).ok()?).ok()?;
-    (finding.question == *question).then_some(finding.answer)
+    // A time in the future is a clock that was set back since.
+    let is_fresh = || now.duration_since(finding.at).is_ok_and(|age| age < TOO_SLOW_HOLDS);
+    let holds = finding.question == *question && (finding.answer != Kvm::TooSlow || is_fresh());
+    holds.then_some(finding.answer)
 }
 
 fn keep(kept: &Path, finding: &Finding) -> io::Result<()> {
-    let dir = kept.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(dir)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    serde_json::to_writer(&mut file, finding)?;
-    file.persist(kept)?;
-    Ok(())
+    caisson_os::replace_file(kept, &serde_json::to_vec(finding)?)
 }
 
 /// Boots the kernel under KVM until it misses its root file system.
 async fn probe(qemu: &Path, kernel: &Path) -> Kvm {
-    match tempfile::tempdir() {
-        Ok(dir) => try_kernel(qemu, kernel, dir.path().join("console")).await,
-        Err(error) => Kvm::Broken(format!("cannot make a temporary directory: {error}")),
-    }
-}
-
-async fn try_kernel(qemu: &Path, kernel: &Path, console: PathBuf) -> Kvm {
-    let mut process = match Process::spawn(qemu, &arguments::kvm_probe(kernel, &console)).await {
-        Ok(process) => process,
+    let (mut process, console) = match Process::spawn(qemu, &arguments::kvm_probe(kernel)).await {
+        Ok(started) => started,
         Err(error) => return Kvm::Broken(format!("{} does not start: {error}", qemu.display())),
     };
-    let Ok(exit) = tokio::time::timeout(PROBE_LIMIT, process.exited()).await else {
+    let to_the_end = async { tokio::join!(process.exited(), last_of(console)) };
+    let Ok((exit, said)) = tokio::time::timeout(PROBE_LIMIT, to_the_end).await else {
         process.kill().await;
         return Kvm::TooSlow;
     };
-    let said = fs::read(&console).unwrap_or_default();
     if exit.success && String::from_utf8_lossy(&said).contains(CAME_ALL_THE_WAY) {
         return Kvm::Works;
     }
     Kvm::Broken(exit.tail.last().cloned().unwrap_or(exit.how))
 }
 
+/// The end of what is said, read to its end. What cannot be read was not said.
+async fn last_of(mut output: impl AsyncRead + Unpin) -> Vec<u8> {
+    let (mut kept, mut buffer) = (Vec::new(), vec![0; CONSOLE_END]);
+    while let Ok(count @ 1..) = output.read(&mut buffer).await {
+        kept.extend_from_slice(&buffer[..count]);
+        kept.drain(..kept.len().saturating_sub(CONSOLE_END));
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn only_the_end_of_a_long_console_is_kept() {
+        let said = [vec![b'x'; 5 * CONSOLE_END], CAME_ALL_THE_WAY.into()].concat();
+        let kept = last_of(said.as_slice()).await;
+        assert_eq!(kept.len(), CONSOLE_END);
+        assert!(kept.ends_with(CAME_ALL_THE_WAY.as_bytes()));
+    }
 
     fn question(boot: &str) -> Question {
         Question { boot: boot.into(), host_kernel: "6".into(), qemu: "q".into(), kernel: "k".into() }
@@ -193,12 +191,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let kept = dir.path().join("new/kvm.json");
         let answer = Kvm::Broken("a, \"b\"".into());
-        assert_eq!(recall(&kept, &question("one")), None);
-        keep(&kept, &Finding { question: question("one"), answer: answer.clone() }).unwrap();
-        assert_eq!(recall(&kept, &question("one")), Some(answer));
-        assert_eq!(recall(&kept, &question("two")), None);
+        let recalled = |boot| recall(&kept, &question(boot), SystemTime::now());
+        assert_eq!(recalled("one"), None);
+        keep(&kept, &Finding { question: question("one"), answer: answer.clone(), at: UNIX_EPOCH }).unwrap();
+        assert_eq!(recalled("one"), Some(answer));
+        assert_eq!(recalled("two"), None);
         fs::write(&kept, "no json").unwrap();
-        assert_eq!(recall(&kept, &question("one")), None);
+        assert_eq!(recalled("one"), None);
+    }
+
+    #[test]
+    fn a_kvm_that_was_too_slow_is_tried_again_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let (kept, at) = (dir.path().join("kvm.json"), SystemTime::now());
+        keep(&kept, &Finding { question: question("one"), answer: Kvm::TooSlow, at }).unwrap();
+        let recalled = |now| recall(&kept, &question("one"), now);
+        assert_eq!(recalled(at + TOO_SLOW_HOLDS / 2), Some(Kvm::TooSlow));
+        assert_eq!(recalled(at + TOO_SLOW_HOLDS), None);
+        assert_eq!(recalled(at - Duration::from_secs(1)), None);
     }
 
     #[test]

@@ -51,15 +51,15 @@ pub(super) fn machine(spec: &VmSpec, acceleration: &Acceleration, sockets: &Sock
     line.0
 }
 
-/// A kernel and nothing else, under KVM.
-pub(super) fn kvm_probe(kernel: &Path, console: &Path) -> Vec<OsString> {
+/// A kernel and nothing else, under KVM, with its console on standard output.
+pub(super) fn kvm_probe(kernel: &Path) -> Vec<OsString> {
     let mut line = Line::default();
     let kvm = Acceleration::Hardware { by: "KVM".into() };
     line.processor(&kvm, 1).bare();
     line.option("-m", "512M");
     line.option("-kernel", kernel);
     line.option("-append", kernel_arguments("", &kvm));
-    line.option("-chardev", file_chardev("console", console));
+    line.option("-chardev", file_chardev("console", Path::new(OUTPUT)));
     line.option("-serial", "chardev:console");
     line.0
 }

@@ -9,8 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
+
+/// How long a killed process may take to give back its memory and files.
+const LONGEST_END: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// The record of a machine's processes, in its private directory.
 #[derive(Debug)]
@@ -61,15 +65,17 @@ impl Entry {
         Some(Self { name: name.into(), pid, started: started(pid)?, boot: boot() })
     }
 
-    /// Kills the process if it is the very one. The descriptor is taken first, so that its number cannot change hands.
+    /// Kills the process if it is the very one, and waits for its end: one that is on its way out already still holds the disk.
+    /// The descriptor is taken first, so that its number cannot change hands.
     fn end(&self) -> io::Result<bool> {
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(false) };
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(false) };
         if started(self.pid) != Some(self.started) || boot() != self.boot {
             return Ok(false);
         }
-        pidfd_send_signal(process, Signal::KILL)?;
-        Ok(true)
+        pidfd_send_signal(&process, Signal::KILL)?;
+        let over = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&LONGEST_END))? > 0;
+        if over { Ok(true) } else { Err(io::ErrorKind::TimedOut.into()) }
     }
 }
 
@@ -96,6 +102,7 @@ mod tests {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         Records::end_leftovers(dir.path()).add("sleep", child.id());
         Records::end_leftovers(dir.path());
+        assert!(child.try_wait().unwrap().is_some(), "it is over, not only told to end");
         assert_eq!(child.wait().unwrap().signal(), Some(9));
     }
 

@@ -121,7 +121,7 @@ async fn start(
     log: BoundedLog,
     records: &mut Records,
 ) -> Result<(Process, Recording), LaunchError> {
-    let spawned = Process::spawn_with_output(program, arguments).await;
+    let spawned = Process::spawn(program, arguments).await;
     let (process, output) =
         spawned.map_err(|source| LaunchError::File { action: "run", path: program.into(), source })?;
     records.add(process.name(), process.pid());

@@ -51,33 +51,20 @@ pub(super) struct Exit {
 }
 
 impl Process {
-    /// Starts a program whose errors are kept as its last words.
-    pub(super) async fn spawn(program: &Path, arguments: &[OsString]) -> io::Result<Self> {
-        Self::spawn_with(program, arguments, Stdio::null()).await
-    }
-
-    /// Starts a program as [`spawn`](Self::spawn) does, and gives its standard output.
-    pub(super) async fn spawn_with_output(
-        program: &Path,
-        arguments: &[OsString],
-    ) -> io::Result<(Self, ChildStdout)> {
-        let mut process = Self::spawn_with(program, arguments, Stdio::piped()).await?;
-        let output = process.child.stdout.take().expect("it was asked for just above");
-        Ok((process, output))
-    }
-
-    async fn spawn_with(program: &Path, arguments: &[OsString], stdout: Stdio) -> io::Result<Self> {
+    /// Starts a program whose errors are kept as its last words, and gives its standard output.
+    pub(super) async fn spawn(program: &Path, arguments: &[OsString]) -> io::Result<(Self, ChildStdout)> {
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
         tie_to_us(&mut command);
         let mut child = spawn_from_lasting_thread(command).await?;
         let tail = Tail::default();
+        let stdout = child.stdout.take().expect("it was asked for just above");
         let stderr = child.stderr.take().expect("it was asked for just above");
         let reader = Some(tokio::spawn(tail.clone().follow(stderr)));
         let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
         let pid = child.id().expect("it has not been waited for");
-        Ok(Self { name, pid, child, tail, reader })
+        Ok((Self { name, pid, child, tail, reader }, stdout))
     }
 
     /// The program's name.
@@ -194,7 +181,7 @@ mod tests {
     use super::*;
 
     async fn shell(script: &str) -> Process {
-        Process::spawn(Path::new("/bin/sh"), &["-c".into(), script.into()]).await.unwrap()
+        Process::spawn(Path::new("/bin/sh"), &["-c".into(), script.into()]).await.unwrap().0
     }
 
     #[tokio::test]

@@ -41,7 +41,7 @@ use self::{
 /// How long the guest may take to accept a stream; this is for a guest that is busy booting.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Streams of the guest's that wait to be taken, before more are refused.
-const WAITING_STREAMS: usize = 64;
+const WAITING_STREAMS: usize = 1024;
 
 /// The way into a guest.
 #[derive(Clone)]

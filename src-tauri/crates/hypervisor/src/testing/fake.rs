@@ -151,7 +151,7 @@ impl Hypervisor for FakeHypervisor {
 
     fn capabilities<'a>(&'a self, _kernel: &'a Path) -> BoxFuture<'a, Result<Capabilities, LaunchError>> {
         let missing = *lock(&self.fault) == Some(LaunchFault::ProgramMissing);
-        let notices = vec![Notice { text: "this machine is not real".into(), remedy: None }];
+        let notices = vec![Notice::KvmAbsent];
         let capabilities = Capabilities { acceleration: Acceleration::Emulated, max_cpus: 4, notices };
         Box::pin(async move { if missing { Err(program_missing()) } else { Ok(capabilities) } })
     }

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use caisson_guest_proto::{
     BootStage, Duplex, FrameError, FromGuest, GUEST_API, GUEST_RELAY, HOST_CONTROL, HOST_PORTS, PROTOCOL,
-    RelayRefusal, RelayReply, RelayRequest, ToGuest, read_frame, write_frame,
+    RelayRefusal, RelayReply, RelayRequest, ToGuest, UnixNanos, read_frame, write_frame,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
@@ -45,6 +45,8 @@ pub enum Misbehaviour {
     FallsBehind,
     /// The engine ends once after the boot, and comes back when the host has pinged.
     EngineEndsOnce,
+    /// Its clock is a minute behind until it is set, as that of a machine which stood still unnoticed.
+    LosesTime,
 }
 
 /// How a guest behaves.
@@ -166,7 +168,7 @@ impl<'a> Agent<'a> {
 
     /// Does what the host says until it is told to switch off.
     async fn obey(&mut self) -> Result<(), FrameError> {
-        let mut ended_once = false;
+        let (mut ended_once, mut clock_set) = (false, false);
         while let Some(order) = read_frame(&mut self.control).await? {
             match order {
                 ToGuest::PowerOff { .. } if self.does(Misbehaviour::IgnoresPowerOff) => {}
@@ -179,11 +181,17 @@ impl<'a> Agent<'a> {
                     } else if self.does(Misbehaviour::EngineEndsOnce) {
                         self.say(FromGuest::EngineUp).await?;
                     }
-                    self.say(FromGuest::Pong { n }).await?;
+                    let mut unix_time = UnixNanos::now();
+                    if self.does(Misbehaviour::LosesTime) && !clock_set {
+                        unix_time.0 -= 60_000_000_000;
+                    }
+                    self.say(FromGuest::Pong { n, unix_time }).await?;
                 }
                 ToGuest::SetClock { unix_time } => {
+                    clock_set = true;
                     self.side.print(&format!("clock set to {}", unix_time.0));
                 }
+                ToGuest::Host { fact } => self.side.print(&format!("host: {fact:?}")),
                 ToGuest::Welcome { .. } | ToGuest::Refused { .. } => {}
             }
         }

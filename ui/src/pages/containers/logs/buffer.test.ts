@@ -21,6 +21,18 @@ test('what has no newline yet is shown, once', () => {
   expect(shown(buffer)).toEqual(['o:login: root'])
 })
 
+test('a line of a log with times has its time beside it, and both are copied', () => {
+  const buffer = new LogBuffer(true)
+  buffer.append([out('2026-11-22T02:40:11.123456789Z 10%\r100%\n2026-11-22T02:40:12Z \nno time\n')])
+  const lines = buffer.blocks.flatMap((block) => block.lines)
+  expect(lines.map((line) => [line.time, line.text])).toEqual([
+    ['2026-11-22T02:40:11.123456789Z', '100%'],
+    ['2026-11-22T02:40:12Z', ''],
+    [null, 'no time'],
+  ])
+  expect(buffer.text()).toBe('2026-11-22T02:40:11.123456789Z 100%\n2026-11-22T02:40:12Z \nno time\n')
+})
+
 test('an empty line is a line', () => {
   const buffer = new LogBuffer()
   buffer.append([out('a\n\nb\n')])

@@ -12,10 +12,15 @@ export const MAX_BLOCKS = 100
 /** A line that is longer is broken: a webview cannot draw one of a megabyte. */
 export const MAX_LINE_CHARS = 8_192
 
+/** How a line begins in a log with times. */
+const TIME = /^(\d{4}-\d\d-\d\dT[\d:.]+Z) /
+
 export interface LogLine {
   /** Counted from the first line ever taken. */
   number: number
   stream: LogStream
+  /** When it was written, in RFC 3339; only in a log that was asked for with times. */
+  time: string | null
   pieces: Piece[]
   /** The same without colours. */
   text: string
@@ -29,9 +34,15 @@ export interface Block {
 export class LogBuffer {
   #blocks: Block[] = []
   #count = 0
+  readonly #timed: boolean
   #styles: Record<LogStream, Style> = { stdout: PLAIN, stderr: PLAIN }
   /** What has no newline yet, by stream; it is shown as the last lines, and replaced when more comes. */
   #open: Record<LogStream, string> = { stdout: '', stderr: '' }
+
+  /** `timed` says whether each line begins with its time. */
+  constructor(timed = false) {
+    this.#timed = timed
+  }
 
   get blocks(): readonly Block[] {
     const open = this.#openLines()
@@ -60,7 +71,9 @@ export class LogBuffer {
 
   /** All lines that are left, without colours. */
   text(): string {
-    return this.blocks.flatMap((block) => block.lines.map((line) => `${line.text}\n`)).join('')
+    return this.blocks
+      .flatMap((block) => block.lines.map((line) => `${line.time ? `${line.time} ` : ''}${line.text}\n`))
+      .join('')
   }
 
   #close(stream: LogStream, raw: string): LogLine[] {
@@ -74,8 +87,10 @@ export class LogBuffer {
   }
 
   #read(stream: LogStream, raw: string, number: number): { line: LogLine; style: Style } {
-    const { pieces, style } = parseLine(lastOverwrite(raw), this.#styles[stream])
-    return { line: { number, stream, pieces, text: pieces.map((piece) => piece.text).join('') }, style }
+    const time = this.#timed ? (TIME.exec(raw)?.[1] ?? null) : null
+    const written = time === null ? raw : raw.slice(time.length + 1)
+    const { pieces, style } = parseLine(lastOverwrite(written), this.#styles[stream])
+    return { line: { number, stream, time, pieces, text: pieces.map((piece) => piece.text).join('') }, style }
   }
 
   #openLines(): LogLine[] {

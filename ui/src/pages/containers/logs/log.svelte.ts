@@ -24,14 +24,14 @@ export class Log {
   #hangUp: HangUp | undefined
 
   /** Begins to read from the start; call the result to stop. */
-  read(id: string): () => void {
+  read(id: string, timestamps: boolean): () => void {
     this.#stop()
-    this.#buffer = new LogBuffer()
+    this.#buffer = new LogBuffer(timestamps)
     this.ended = false
     this.error = null
     this.#hangUp = host().subscribe(
       'container_logs',
-      { id, tail: TAIL_LINES, follow: true },
+      { id, tail: TAIL_LINES, follow: true, timestamps },
       { item: (chunk) => this.#take(chunk), end: (error) => this.#end(error) },
     )
     // What was shown stays until there is something new to show, or plainly nothing.

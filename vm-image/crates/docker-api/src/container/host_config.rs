@@ -231,13 +231,55 @@ pub struct Mount {
     pub bind_options: Option<BindOptions>,
     /// More for volumes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub volume_options: Option<Value>,
+    pub volume_options: Option<VolumeOptions>,
     /// More for images.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_options: Option<Value>,
+    pub image_options: Option<ImageOptions>,
     /// More for tmpfs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
+    /// More for volumes of a swarm, of which there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_options: Option<Value>,
+}
+
+/// More for volumes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct VolumeOptions {
+    /// A new volume stays empty, whatever the image has there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_copy: bool,
+    /// Labels of a new volume.
+    #[serde(skip_serializing_if = "is_none_or_empty")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// What of the volume is mounted: a path in it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subpath: String,
+    /// The driver of a new volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver_config: Option<VolumeDriver>,
+}
+
+/// A volume's driver.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct VolumeDriver {
+    /// Its name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Its options.
+    #[serde(skip_serializing_if = "is_none_or_empty")]
+    pub options: Option<BTreeMap<String, String>>,
+}
+
+/// More for images.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ImageOptions {
+    /// What of the image is mounted: a path in it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subpath: String,
 }
 
 /// More for binds.

@@ -63,6 +63,35 @@ pub struct State {
     pub error: String,
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
+    /// Of a container with a health check that was started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+}
+
+/// How healthy a container is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Health {
+    /// `starting`, `healthy` or `unhealthy`.
+    pub status: String,
+    /// How many checks in a row have failed.
+    pub failing_streak: i64,
+    /// The last results, the oldest first.
+    pub log: Vec<HealthResult>,
+}
+
+/// The result of one health check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct HealthResult {
+    /// When it began.
+    pub start: Timestamp,
+    /// When it ended.
+    pub end: Timestamp,
+    /// 0 is healthy; -1 for a check that could not be run, or took too long.
+    pub exit_code: i32,
+    /// The beginning of what it wrote.
+    pub output: String,
 }
 
 /// Where the root directory's parts are.

@@ -1,16 +1,23 @@
 //! `/containers`: what a container is asked to be ([`Config`], [`HostConfig`]) and what is told of it.
 
+mod archive;
 mod config;
 mod host_config;
 mod inspect;
+mod stats;
 mod summary;
 
+pub use archive::{Change, ChangeKind, CommitResponse, PathStat};
 pub use config::{Config, HealthConfig, Strings};
 pub use host_config::{
-    BindOptions, DeviceMapping, DeviceRequest, HostConfig, LogConfig, Mount, PortBinding, PortMap,
-    RestartPolicy, ThrottleDevice, TmpfsOptions, Ulimit, WeightDevice,
+    BindOptions, DeviceMapping, DeviceRequest, HostConfig, ImageOptions, LogConfig, Mount, PortBinding,
+    PortMap, RestartPolicy, ThrottleDevice, TmpfsOptions, Ulimit, VolumeDriver, VolumeOptions, WeightDevice,
 };
-pub use inspect::{Container, GraphDriver, MountPoint, NetworkSettings, State};
+pub use inspect::{Container, GraphDriver, Health, HealthResult, MountPoint, NetworkSettings, State};
+pub use stats::{
+    BlkioEntry, BlkioStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats, Stats, StorageStats,
+    ThrottlingData,
+};
 pub use summary::{Port, Summary, SummaryHostConfig, SummaryNetworks};
 
 use std::collections::BTreeMap;
@@ -47,6 +54,24 @@ pub struct Created {
     pub warnings: Vec<String>,
 }
 
+/// The answer of `POST /containers/{id}/update`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Updated {
+    /// What will not be as asked; `null` for nothing.
+    pub warnings: Option<Vec<String>>,
+}
+
+/// The answer of `POST /containers/prune`.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PruneReport {
+    /// The ids of those that were removed; `null` for none.
+    pub containers_deleted: Option<Vec<String>>,
+    /// What their own layers took, in bytes.
+    pub space_reclaimed: u64,
+}
+
 /// The answer of `POST /containers/{id}/wait`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -64,4 +89,14 @@ pub struct Waited {
 pub struct WaitError {
     /// For a person.
     pub message: String,
+}
+
+/// The answer of `GET /containers/{id}/top`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Top {
+    /// A row a process: what stands in each column.
+    pub processes: Vec<Vec<String>>,
+    /// The columns.
+    pub titles: Vec<String>,
 }

@@ -4,7 +4,10 @@
 //! may attach before the container starts: its wish waits with the container's task, which makes the connection to
 //! the shim between spawning it and telling it to start.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -16,7 +19,7 @@ use super::task::{Request, Task, Waiting};
 use crate::error::ApiError;
 
 /// Which streams a client wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Streams {
     pub(crate) stdin: bool,
     pub(crate) stdout: bool,
@@ -30,13 +33,24 @@ pub(crate) enum Attached {
     AtStart(oneshot::Receiver<UnixStream>),
 }
 
+/// What a client's input means.
+#[derive(Debug)]
+pub(crate) struct Typing {
+    /// What in it detaches the client.
+    pub(crate) keys: DetachKeys,
+    /// Whether its end detaches the client; else only the input ends.
+    pub(crate) detaches_at_end: bool,
+}
+
 /// How a client's stay ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
     /// The container's output has ended.
     Ended,
-    /// The client typed its detach keys, or went.
+    /// The client typed its detach keys.
     Detached,
+    /// The client went.
+    Gone,
 }
 
 impl Handle {
@@ -48,7 +62,18 @@ impl Handle {
 
 impl Task {
     pub(super) async fn attach(&mut self, streams: Streams) -> Result<Attached, ApiError> {
+        let id = &self.definition.id;
         let attached = match self.state() {
+            State::Running(running) if running.paused => {
+                return Err(ApiError::conflict(format!(
+                    "container {id} is paused, unpause the container before attach"
+                )));
+            }
+            State::Restarting(_) => {
+                return Err(ApiError::conflict(format!(
+                    "container {id} is restarting, wait until the container is running"
+                )));
+            }
             State::Running(_) => {
                 let stream = self.shim.attach(streams.stdin, streams.stdout, streams.stderr).await;
                 Attached::Now(
@@ -81,17 +106,25 @@ impl Attached {
 }
 
 /// Copies between a client and the container until one of them is done. `sent` is what the client has sent already;
-/// `stdin` says whether the client's bytes are wanted, and what typed bytes detach it.
+/// `stdin` says whether the client's bytes are wanted, and what they mean. The client's stream ends when the output has ended, and
+/// `over` is.
 pub(crate) async fn copy(
     client: UnixStream,
     sent: Bytes,
     container: UnixStream,
-    stdin: Option<DetachKeys>,
+    stdin: Option<Typing>,
+    over: impl Future,
 ) -> Left {
     let (client_read, client_write) = client.into_split();
     let (container_read, container_write) = container.into_split();
-    let output = copy_output(container_read, client_write);
-    let Some(keys) = stdin else {
+    let let_go = AtomicBool::new(false);
+    let over = async {
+        if !let_go.load(Ordering::Relaxed) {
+            over.await;
+        }
+    };
+    let output = copy_output(container_read, client_write, over);
+    let Some(Typing { keys, detaches_at_end }) = stdin else {
         // The other half stays open: closing it would mean the end of input.
         let _keep = (client_read, container_write);
         return output.await;
@@ -102,23 +135,27 @@ pub(crate) async fn copy(
         left = &mut output => left,
         left = input => match left {
             Some(left) => left,
-            None => output.await,
+            None => {
+                let_go.store(detaches_at_end, Ordering::Relaxed);
+                output.await
+            }
         },
     }
 }
 
-async fn copy_output(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> Left {
+async fn copy_output(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, over: impl Future) -> Left {
     let mut buffer = vec![0; 32 * 1024];
     loop {
         match from.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(length) => {
                 if to.write_all(&buffer[..length]).await.is_err() {
-                    return Left::Detached;
+                    return Left::Gone;
                 }
             }
         }
     }
+    over.await;
     // The client may have gone; then there is nobody to tell.
     let _ = to.shutdown().await;
     Left::Ended
@@ -159,19 +196,34 @@ pub(crate) struct DetachKeys {
     typed: usize,
 }
 
+/// `ctrl-p,ctrl-q`.
+const USUAL: &[u8] = &[16, 17];
+
 impl DetachKeys {
     /// Nothing detaches.
     pub(crate) fn none() -> Self {
         Self::default()
     }
 
+    /// The keys that these bytes are; the usual ones for none.
+    pub(crate) fn of(keys: &[u8]) -> Self {
+        let keys = if keys.is_empty() { USUAL } else { keys };
+        Self { keys: keys.to_vec(), typed: 0 }
+    }
+
+    /// What detaches.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.keys
+    }
+
     /// Reads `ctrl-p,ctrl-q`, `a,b`, `ctrl-@`; empty text is the default.
     pub(crate) fn parse(text: &str) -> Result<Self, ApiError> {
         if text.is_empty() {
-            return Ok(Self { keys: vec![16, 17], typed: 0 });
+            return Ok(Self::of(USUAL));
         }
         let key = |name: &str| match name.as_bytes() {
             [byte] => Some(*byte),
+            b"DEL" => Some(127),
             _ => match name.strip_prefix("ctrl-")?.as_bytes() {
                 [letter @ b'a'..=b'z'] => Some(letter - b'a' + 1),
                 b"@" => Some(0),
@@ -218,7 +270,7 @@ mod tests {
     fn detach_keys_are_read() {
         let keys = |text| DetachKeys::parse(text).unwrap().keys;
         assert_eq!(keys(""), [16, 17]);
-        assert_eq!(keys("ctrl-a,x,ctrl-["), [1, b'x', 27]);
+        assert_eq!(keys("ctrl-a,x,ctrl-[,DEL"), [1, b'x', 27, 127]);
         assert_eq!(DetachKeys::parse("foo").unwrap_err().message, "Invalid detach keys (foo) provided");
     }
 
@@ -236,8 +288,13 @@ mod tests {
     async fn an_end_of_input_is_passed_on_and_output_goes_on() {
         let (client, mut user) = UnixStream::pair().unwrap();
         let (container, mut shim) = UnixStream::pair().unwrap();
-        let copying =
-            tokio::spawn(copy(client, Bytes::from_static(b"early "), container, Some(DetachKeys::none())));
+        let copying = tokio::spawn(copy(
+            client,
+            Bytes::from_static(b"early "),
+            container,
+            Some(Typing { keys: DetachKeys::none(), detaches_at_end: false }),
+            async {},
+        ));
         user.write_all(b"late").await.unwrap();
         user.shutdown().await.unwrap();
         let mut input = String::new();
@@ -254,7 +311,7 @@ mod tests {
     async fn without_input_a_client_s_half_close_means_nothing() {
         let (client, mut user) = UnixStream::pair().unwrap();
         let (container, mut shim) = UnixStream::pair().unwrap();
-        let copying = tokio::spawn(copy(client, Bytes::new(), container, None));
+        let copying = tokio::spawn(copy(client, Bytes::new(), container, None, async {}));
         user.shutdown().await.unwrap();
         shim.write_all(b"out").await.unwrap();
         drop(shim);

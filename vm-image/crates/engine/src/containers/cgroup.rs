@@ -1,10 +1,10 @@
-//! What a killed shim leaves behind: its container's cgroup.
+//! Where a container's cgroup is, and what a killed shim leaves of it.
 //!
 //! A shim removes the cgroup that it made. One that was killed cannot, and its container dies with it; here the rest is done:
 //! whatever still runs in the cgroup is killed, and the cgroup removed.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing::warn;
@@ -18,10 +18,15 @@ const EMPTY_WITHIN: Duration = Duration::from_secs(5);
 /// The kernel tells of an empty cgroup only to who has opened its `cgroup.events`; asking again is simpler, and rare.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
+/// Where a container's cgroup is while it runs.
+pub(super) fn directory(definition: &Definition) -> PathBuf {
+    let path = cgroup_path(definition);
+    Path::new(ROOT).join(path.strip_prefix("/").unwrap_or(&path))
+}
+
 /// Removes a container's cgroup, if there is one.
 pub(super) async fn remove(definition: &Definition) {
-    let path = cgroup_path(definition);
-    let directory = Path::new(ROOT).join(path.strip_prefix("/").unwrap_or(&path));
+    let directory = directory(definition);
     if !directory.exists() {
         return;
     }

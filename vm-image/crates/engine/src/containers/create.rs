@@ -1,14 +1,17 @@
 //! Making a container: its configuration completed from the image's, its name reserved, its files laid out.
 
 use caisson_docker_api::Empty;
-use caisson_docker_api::container::{Config, HealthConfig, HostConfig, NetworkingConfig, Strings};
+use caisson_docker_api::container::{Config, HostConfig, NetworkingConfig, Strings};
 use caisson_docker_api::time::Timestamp;
 use caisson_images::{Image, Platform, RunConfig};
-use tracing::info;
+use tracing::{Instrument, info, trace_span};
 
-use super::record::Definition;
+use super::mounts::Mounting;
+use super::mounts::making::Making;
+use super::record::{Definition, Lasting};
 use super::state::{Created, State};
-use super::{Containers, mounts, names, ports, remove, spec, validate};
+use super::task::History;
+use super::{Containers, environment, names, networks, ports, remove, spec, users, validate};
 use crate::error::{ApiError, chain};
 
 /// What a client asks for.
@@ -21,32 +24,54 @@ pub(crate) struct CreateOptions {
     pub(crate) networking: NetworkingConfig,
     /// The platform that the image must be for.
     pub(crate) platform: Option<Platform>,
+    /// A bind that is read-only is so at its top, not below: what clients of API versions before 1.44 expect.
+    pub(crate) shallow_read_only: bool,
 }
 
 impl Containers {
     /// Makes a container: its id, and what will not be as asked.
     pub(crate) async fn create(&self, options: CreateOptions) -> Result<(String, Vec<String>), ApiError> {
-        let CreateOptions { name, mut config, mut host_config, networking, platform } = options;
-        validate::check(&config, &host_config, &networking)?;
-        let mut warnings = Vec::new();
+        let CreateOptions { name, mut config, mut host_config, networking, platform, shallow_read_only } =
+            options;
+        let mut warnings = validate::check(&config, &mut host_config, &self.ground.support)?;
+        self.ground.quota.parse(host_config.storage_opt.as_ref())?;
+        if self.ground.remap_of(&host_config).is_some() {
+            users::check(&host_config)?;
+        }
         let image = self.find_image(&config.image, platform.as_ref(), &mut warnings)?;
+        if let Some(file) = &self.ground.environment {
+            environment::add(&mut config, file);
+        }
         if let Some(image) = &image {
             merge(&mut config, &image.config.run());
         }
-        warnings.extend(validate::warnings(&config, &host_config));
         let (path, args) = command(&mut config)?;
-        complete(&mut host_config)?;
+        complete(&mut host_config);
+        self.resolve_shared(&mut host_config)?;
+        warnings.extend(spec::rights::SecurityOptions::parse(&host_config)?.warnings());
         ports::expose_published(&mut config, &host_config);
         if host_config.network_mode == "host" && !ports::bindings(&config, &host_config)?.is_empty() {
             warnings.push("Published ports are discarded when using host network mode".into());
         }
-        let mounts = mounts::points(&host_config)?;
+        // One that is not there is for the start to complain of.
+        let other = host_config.network_mode.strip_prefix("container:");
+        if let Some(Ok(other)) = other.map(|other| self.find(other)) {
+            host_config.network_mode = format!("container:{}", other.id);
+        }
+        let mut networks =
+            networks::wishes::of_new(&mut config, &host_config, networking, &self.ground.networks)?;
+        networks::wishes::move_links(&mut host_config, &mut networks);
+        let links = self.take_links(&mut host_config)?;
         let id = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
         if config.hostname.is_empty() {
             let of_host = host_config.network_mode == "host" || host_config.uts_mode == "host";
             config.hostname = if of_host { crate::system::hostname() } else { id[..12].to_owned() };
         }
-        let name = self.reserve(&name, &id)?;
+        let claimed = self.claim(&id, &config, &host_config, shallow_read_only);
+        // Kept until the container is there, or is not to be.
+        let (mounts, _making) = claimed.instrument(trace_span!("create: mounts claimed")).await?;
+        let release = |mounts: &[Mounting]| self.ground.release_volumes(&id, mounts.iter(), true);
+        let name = self.reserve(&name, &id).inspect_err(|_| release(&mounts))?;
         let image = image.map(|image| image.id);
         let definition = Definition {
             id: id.clone(),
@@ -55,18 +80,34 @@ impl Containers {
             image: image.as_ref().map(ToString::to_string).unwrap_or_default(),
             config,
             host_config,
+            networks,
+            links,
             mounts,
             path,
             args,
         };
-        if let Err(error) = self.lay_out(&definition, image).await {
+        let laid_out = self.lay_out(&definition, image).instrument(trace_span!("create: files written"));
+        if let Err(error) = laid_out.await {
             self.register.release_name(&name);
+            release(&definition.mounts);
             return Err(error);
         }
         info!(id = definition.short_id(), name, "container created");
-        let handle = self.adopt(definition, State::Created(Created::default()));
-        self.ground.tell(&handle.definition, "create", &[]);
+        let handle = self.adopt(definition, State::Created(Created::default()), History::default());
+        self.ground.tell(&handle.definition(), "create", &[]);
         Ok((id, warnings))
+    }
+
+    async fn claim(
+        &self,
+        id: &str,
+        config: &Config,
+        host: &HostConfig,
+        shallow_read_only: bool,
+    ) -> Result<(Vec<Mounting>, Option<Making>), ApiError> {
+        let (containers, id, config, host) = (self.clone(), id.to_owned(), config.clone(), host.clone());
+        let claim = move || containers.claim_mounts(&id, &config, &host, shallow_read_only);
+        tokio::task::spawn_blocking(claim).await?
     }
 
     fn reserve(&self, name: &str, id: &str) -> Result<String, ApiError> {
@@ -88,26 +129,16 @@ impl Containers {
         if name.is_empty() {
             return Ok(None);
         }
-        let image = self.ground.images.find(name).map_err(|e| crate::images::error(&e))?;
-        let of_image = Platform {
-            os: image.config.os.clone(),
-            architecture: image.config.architecture.clone(),
-            variant: image.config.variant.clone(),
-        };
-        let known = !of_image.os.is_empty() && !of_image.architecture.is_empty();
+        let found = self.ground.images.find_for(name, platform);
+        let image = found.map_err(|e| crate::images::error(&e))?;
         let here = Platform::here();
-        match platform {
-            Some(asked) if known && !asked.runs(&of_image) => Err(ApiError::not_found(format!(
-                "image with reference {name} was found but its platform ({of_image}) does not match the specified platform ({asked})"
-            ))),
-            None if known && !here.runs(&of_image) => {
-                warnings.push(format!(
-                    "The requested image's platform ({of_image}) does not match the detected host platform ({here}) and no specific platform was requested"
-                ));
-                Ok(Some(image))
-            }
-            _ => Ok(Some(image)),
+        if platform.is_none() && !image.config.is_for(&here) {
+            warnings.push(format!(
+                "The requested image's platform ({}) does not match the detected host platform ({here}) and no specific platform was requested",
+                image.config.platform()
+            ));
         }
+        Ok(Some(image))
     }
 
     /// Everything on disk. What was done is undone if something fails.
@@ -121,16 +152,26 @@ impl Containers {
             let directory = ground.directory(&definition.id);
             let made = directory.make(&definition);
             let made = made.map_err(|e| ApiError::from_chain("could not make the container", &e));
-            let held = made.and_then(|()| match image {
+            let made = made.and_then(|()| {
+                let bytes = ground.quota.parse(definition.host_config.storage_opt.as_ref())?;
+                let held = ground.quota.hold(&directory, bytes);
+                held.map_err(|e| ApiError::from_chain("could not hold the container to its size", &e))
+            });
+            let mounted = made.and_then(|()| ground.hold_mounted_images(&definition));
+            let held = mounted.and_then(|()| match image {
                 Some(image) => {
                     let held = ground.images.hold(&definition.id, &image);
-                    held.map(|_| ()).map_err(|error| crate::images::error(&error))
+                    let layers = held.map_err(|error| crate::images::error(&error))?;
+                    ground.fill_volumes(&definition, &layers)
                 }
                 None => Ok(()),
             });
             held.inspect_err(|_| {
-                if let Err(error) = remove::delete(directory.path()) {
+                if let Err(error) = remove::delete(directory.path(), Lasting::ThisBoot) {
                     tracing::warn!(error = %chain(&error), "could not remove a container that was not made");
+                }
+                if let Err(error) = ground.release_layers(&definition.id) {
+                    tracing::warn!(error = %chain(&error), "could not let go of the images of a container that was not made");
                 }
             })
         };
@@ -179,15 +220,22 @@ fn merge(config: &mut Config, image: &RunConfig) {
     if config.shell.is_none() {
         config.shell = image.shell.clone().map(Strings);
     }
-    if let (None, Some(health)) = (&config.healthcheck, &image.healthcheck) {
-        config.healthcheck = Some(HealthConfig {
-            test: (!health.test.is_empty()).then(|| health.test.clone()),
-            interval: health.interval,
-            timeout: health.timeout,
-            start_period: health.start_period,
-            start_interval: health.start_interval,
-            retries: health.retries,
-        });
+    if let Some(of_image) = &image.healthcheck {
+        let health = config.healthcheck.get_or_insert_default();
+        if health.test.as_ref().is_none_or(Vec::is_empty) {
+            health.test = (!of_image.test.is_empty()).then(|| of_image.test.clone());
+        }
+        for (number, of_image) in [
+            (&mut health.interval, of_image.interval),
+            (&mut health.timeout, of_image.timeout),
+            (&mut health.start_period, of_image.start_period),
+            (&mut health.start_interval, of_image.start_interval),
+            (&mut health.retries, of_image.retries),
+        ] {
+            if *number == 0 {
+                *number = of_image;
+            }
+        }
     }
     if config.stop_timeout.is_none() {
         config.stop_timeout = image.stop_timeout.and_then(|seconds| i32::try_from(seconds).ok());
@@ -206,7 +254,7 @@ fn command(config: &mut Config) -> Result<(String, Vec<String>), ApiError> {
 }
 
 /// Fills in what dockerd shows of a container whose user said nothing.
-fn complete(host: &mut HostConfig) -> Result<(), ApiError> {
+fn complete(host: &mut HostConfig) {
     let or = |text: &mut String, default: &str| {
         if text.is_empty() {
             text.push_str(default);
@@ -228,10 +276,10 @@ fn complete(host: &mut HostConfig) -> Result<(), ApiError> {
     if host.memory > 0 && host.memory_swap == 0 {
         host.memory_swap = host.memory.saturating_mul(2);
     }
-    host.memory_swappiness = host.memory_swappiness.filter(|n| *n != -1);
-    host.oom_kill_disable = host.oom_kill_disable.filter(|disable| *disable);
-    host.pids_limit = host.pids_limit.filter(|limit| *limit != 0);
-    spec::rights::default_paths(host)
+    host.oom_kill_disable.get_or_insert(false);
+    host.pids_limit = host.pids_limit.filter(|limit| *limit > 0);
+    spec::rights::complete_options(host);
+    spec::rights::default_paths(host);
 }
 
 #[cfg(test)]

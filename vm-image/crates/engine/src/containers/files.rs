@@ -4,10 +4,12 @@
 
 use std::fmt::Write;
 use std::io;
+use std::net::IpAddr;
 
 use caisson_networks::Sandbox;
 
 use super::record::{Definition, Directory};
+use super::resolv_conf;
 
 const HOSTS: &str = "127.0.0.1\tlocalhost\n\
     ::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -17,18 +19,40 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n\
     ff02::2\tip6-allrouters\n";
 
 /// Writes all three.
-pub(crate) fn write(definition: &Definition, directory: &Directory, sandbox: &Sandbox) -> io::Result<()> {
-    let host_network = sandbox.netns.is_none();
-    let hosts_of_host = if host_network { std::fs::read_to_string("/etc/hosts").ok() } else { None };
-    std::fs::write(directory.hosts(), hosts(definition, sandbox, hosts_of_host.as_deref()))?;
+pub(crate) fn write(
+    definition: &Definition,
+    directory: &Directory,
+    sandbox: &Sandbox,
+    linked: &[(IpAddr, String)],
+) -> io::Result<()> {
     std::fs::write(directory.hostname(), format!("{}\n", definition.config.hostname))?;
-    let resolv_conf_of_host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    std::fs::write(directory.resolv_conf(), resolv_conf(definition, &resolv_conf_of_host, host_network))
+    rewrite(definition, directory, sandbox, linked)
 }
 
-fn hosts(definition: &Definition, sandbox: &Sandbox, base: Option<&str>) -> String {
+/// Writes what depends on the networks. The files stay the same files: the container has them mounted. `linked` are the
+/// addresses and names of those that it links to.
+pub(crate) fn rewrite(
+    definition: &Definition,
+    directory: &Directory,
+    sandbox: &Sandbox,
+    linked: &[(IpAddr, String)],
+) -> io::Result<()> {
+    let host_network = sandbox.netns.is_none();
+    let hosts_of_host = if host_network { std::fs::read_to_string("/etc/hosts").ok() } else { None };
+    std::fs::write(directory.hosts(), hosts(definition, sandbox, linked, hosts_of_host.as_deref()))?;
+    let of_host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    std::fs::write(directory.resolv_conf(), resolv_conf::compose(&definition.host_config, &of_host, sandbox))
+}
+
+fn hosts(
+    definition: &Definition,
+    sandbox: &Sandbox,
+    linked: &[(IpAddr, String)],
+    base: Option<&str>,
+) -> String {
     let mut text = base.unwrap_or(HOSTS).to_owned();
-    let gateway = sandbox.endpoints.iter().find_map(|e| e.link.as_ref()).map(|link| link.gateway.to_string());
+    let gateway = sandbox.way_out(true).and_then(|endpoint| endpoint.link.as_ref()?.ipv4?.gateway);
+    let gateway = gateway.map(|address| address.to_string());
     for extra in definition.host_config.extra_hosts.iter().flatten() {
         let Some((name, address)) = extra.split_once([':', '=']) else { continue };
         let address = match (address, &gateway) {
@@ -37,55 +61,25 @@ fn hosts(definition: &Definition, sandbox: &Sandbox, base: Option<&str>) -> Stri
         };
         let _ = writeln!(text, "{}\t{name}", address.trim_matches(['[', ']']));
     }
+    for (address, names) in linked {
+        let _ = writeln!(text, "{address}\t{names}");
+    }
     let names = match definition.config.domainname.as_str() {
         "" => definition.config.hostname.clone(),
         domain => format!("{0}.{domain} {0}", definition.config.hostname),
     };
-    for link in sandbox.endpoints.iter().filter_map(|endpoint| endpoint.link.as_ref()) {
-        let _ = writeln!(text, "{}\t{names}", link.address);
+    let links = sandbox.endpoints.iter().filter_map(|endpoint| endpoint.link.as_ref());
+    for address in links.flat_map(|link| link.addresses()) {
+        let _ = writeln!(text, "{}\t{names}", address.address);
     }
     text
-}
-
-/// The host's resolver as the container can use it: servers on the host's loopback are out of its reach.
-fn resolv_conf(definition: &Definition, of_host: &str, host_network: bool) -> String {
-    let host = &definition.host_config;
-    let mut text = String::new();
-    let lines = |keyword: &'static str| {
-        of_host.lines().filter(move |line| line.split_whitespace().next() == Some(keyword)).map(str::to_owned)
-    };
-    let given = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
-    let servers: Vec<String> = match given(&host.dns) {
-        none if none.is_empty() => {
-            lines("nameserver").filter(|line| host_network || !is_loopback(line)).collect()
-        }
-        given => given.iter().map(|server| format!("nameserver {server}")).collect(),
-    };
-    let search: Vec<String> = match given(&host.dns_search) {
-        none if none.is_empty() => lines("search").collect(),
-        given if given == ["."] => Vec::new(),
-        given => vec![format!("search {}", given.join(" "))],
-    };
-    let options: Vec<String> = match given(&host.dns_options) {
-        none if none.is_empty() => lines("options").collect(),
-        given => vec![format!("options {}", given.join(" "))],
-    };
-    for line in servers.iter().chain(&search).chain(&options) {
-        let _ = writeln!(text, "{line}");
-    }
-    text
-}
-
-fn is_loopback(line: &str) -> bool {
-    let address = line.split_whitespace().nth(1).and_then(|a| a.parse::<std::net::IpAddr>().ok());
-    address.is_some_and(|a| a.is_loopback())
 }
 
 #[cfg(test)]
 mod tests {
     use caisson_docker_api::container::{Config, HostConfig};
     use caisson_docker_api::time::Timestamp;
-    use caisson_networks::{Endpoint, EndpointLink, Mac};
+    use caisson_networks::{Endpoint, EndpointLink, LinkAddress, Mac};
 
     use super::*;
 
@@ -97,6 +91,8 @@ mod tests {
             image: String::new(),
             config: Config { hostname: "box".into(), ..Config::default() },
             host_config,
+            networks: Default::default(),
+            links: Vec::new(),
             mounts: Vec::new(),
             path: String::new(),
             args: Vec::new(),
@@ -105,23 +101,26 @@ mod tests {
 
     fn sandbox() -> Sandbox {
         let address = "172.17.0.2".parse().unwrap();
-        let link = EndpointLink {
-            mac: Mac::of(address),
-            address,
-            prefix: 16,
-            gateway: "172.17.0.1".parse().unwrap(),
-        };
+        let gateway = Some("172.17.0.1".parse().unwrap());
+        let ipv4 = Some(LinkAddress { address, prefix: 16, gateway });
         let endpoint = Endpoint {
             network: "bridge".into(),
             network_id: String::new(),
+            driver: "bridge".into(),
             endpoint_id: String::new(),
-            link: Some(link),
+            interface: "eth0".into(),
+            link: Some(EndpointLink { mac: Mac::of(address), ipv4, ipv6: None, link_local: Vec::new() }),
+            dns_names: Vec::new(),
+            links: Vec::new(),
+            gw_priority: 0,
+            straight: false,
         };
         Sandbox {
             container: String::new(),
             netns: Some("/n".into()),
             endpoints: vec![endpoint],
             published: Vec::new(),
+            resolver: false,
         }
     }
 
@@ -129,23 +128,10 @@ mod tests {
     fn hosts_has_the_container_and_what_was_added() {
         let extra =
             Some(vec!["db:10.0.0.1".into(), "host.docker.internal:host-gateway".into(), "six=[::2]".into()]);
-        let text =
-            hosts(&definition(HostConfig { extra_hosts: extra, ..HostConfig::default() }), &sandbox(), None);
-        let end = "10.0.0.1\tdb\n172.17.0.1\thost.docker.internal\n::2\tsix\n172.17.0.2\tbox\n";
+        let definition = definition(HostConfig { extra_hosts: extra, ..HostConfig::default() });
+        let linked = [("172.17.0.9".parse().unwrap(), "cache box2 redis".to_owned())];
+        let text = hosts(&definition, &sandbox(), &linked, None);
+        let end = "10.0.0.1\tdb\n172.17.0.1\thost.docker.internal\n::2\tsix\n172.17.0.9\tcache box2 redis\n172.17.0.2\tbox\n";
         assert!(text.starts_with("127.0.0.1\tlocalhost\n") && text.ends_with(end), "{text}");
-    }
-
-    #[test]
-    fn resolvers_on_loopback_stay_on_the_host() {
-        let of_host = "# x\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nsearch lan\noptions edns0\n";
-        let plain = definition(HostConfig::default());
-        assert_eq!(resolv_conf(&plain, of_host, false), "nameserver 10.0.0.2\nsearch lan\noptions edns0\n");
-        assert!(resolv_conf(&plain, of_host, true).contains("127.0.0.53"));
-        let given = HostConfig {
-            dns: Some(vec!["1.1.1.1".into()]),
-            dns_search: Some(vec![".".into()]),
-            ..HostConfig::default()
-        };
-        assert_eq!(resolv_conf(&definition(given), of_host, false), "nameserver 1.1.1.1\noptions edns0\n");
     }
 }

@@ -20,8 +20,13 @@ impl Handle {
         self.ask(|answer| Request::Signal(signal, answer)).await
     }
 
+    /// How often it has ended.
+    pub(crate) fn ends(&self) -> u64 {
+        self.status.borrow().ends
+    }
+
     /// Returns once the container has ended more often than that, or is gone.
-    pub(super) async fn ended_after(&self, ends: u64) {
+    pub(crate) async fn ended_after(&self, ends: u64) {
         // An error is the end of the container's task, and so of the container.
         let _ = self.watch().wait_for(|status| status.ends > ends).await;
     }

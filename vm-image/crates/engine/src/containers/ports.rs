@@ -94,7 +94,10 @@ pub(crate) fn map(config: &Config, published: &[PublishedPort]) -> PortMap {
     let mut map: PortMap = exposed.collect();
     for port in published {
         let name = format!("{}/{}", port.container_port, port.protocol);
-        let binding = Wish { host_ip: port.host_ip.to_string(), host_port: port.host_port.to_string() };
+        // One that is reached under the container's own address has no number here.
+        let number = Some(port.host_port).filter(|number| number.0 != 0);
+        let host_port = number.map(|number| number.to_string()).unwrap_or_default();
+        let binding = Wish { host_ip: port.host_ip.to_string(), host_port };
         map.entry(name).or_default().get_or_insert_default().push(binding);
     }
     map

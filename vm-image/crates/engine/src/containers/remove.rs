@@ -1,47 +1,70 @@
 //! Removing: the files, the layers it held, its name; then it was never there.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use tracing::error;
 
 use super::Handle;
+use super::record::Lasting;
 use super::state::{Created, State};
 use super::task::{Request, Task};
 use crate::error::{ApiError, chain};
 
+/// How to remove a container.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RemoveOptions {
+    /// One that runs is killed first, else refused.
+    pub(crate) force: bool,
+    /// Its anonymous volumes go too, unless another container has them.
+    pub(crate) volumes: bool,
+}
+
 impl Handle {
-    /// Removes the container; one that runs is killed first if `force`, else refused. `name` is what the client called it.
-    pub(crate) async fn remove(&self, name: &str, force: bool) -> Result<(), ApiError> {
-        if self.is_running() {
+    /// Removes the container. `name` is what the client called it.
+    pub(crate) async fn remove(&self, name: &str, options: RemoveOptions) -> Result<(), ApiError> {
+        let RemoveOptions { force, volumes } = options;
+        let within = |e: ApiError| e.within(&format!("cannot remove container \"{name}\""));
+        if let Some(refusal) = refusal(&self.state()) {
             if !force {
-                return Err(ApiError::conflict(format!(
-                    "cannot remove container \"{name}\": container is running: stop the container before removing or force remove"
-                )));
+                return Err(within(refusal));
             }
             let ends = self.status.borrow().ends;
-            self.kill_for_good(ends).await?;
+            self.kill_for_good(ends).await.map_err(|e| within(e.within("could not kill container")))?;
         }
-        match self.ask(Request::Remove).await {
+        match self.ask(|answer| Request::Remove { volumes, answer }).await {
             // It was to be removed at its end, and was.
             Err(_) if matches!(self.state(), State::Removed) => Ok(()),
-            other => other,
+            other => other.map_err(within),
         }
     }
 }
 
+/// Why a container is not removed as it stands.
+fn refusal(state: &State) -> Option<ApiError> {
+    match state {
+        State::Running(running) if running.paused => {
+            Some(ApiError::conflict("container is paused and must be unpaused first"))
+        }
+        State::Running(_) | State::Restarting(_) => Some(ApiError::conflict(format!(
+            "container is {}: stop the container before removing or force remove",
+            state.name()
+        ))),
+        State::Created(_) | State::Exited(_) | State::Removing(_) | State::Removed => None,
+    }
+}
+
 impl Task {
-    pub(super) async fn remove(&mut self) -> Result<(), ApiError> {
-        let exited = match self.state() {
-            State::Running(_) => {
-                return Err(ApiError::conflict(format!(
-                    "cannot remove container \"{}\": container is running: stop the container before removing or force remove",
-                    self.definition.name
-                )));
-            }
+    pub(super) async fn remove(&mut self, volumes: bool) -> Result<(), ApiError> {
+        let state = self.state();
+        if let Some(refusal) = refusal(&state) {
+            return Err(refusal);
+        }
+        let exited = match state {
+            State::Running(_) | State::Restarting(_) | State::Removed => return Ok(()),
             State::Created(created) => created.as_exited(),
             State::Exited(exited) | State::Removing(exited) => exited,
-            State::Removed => return Ok(()),
         };
         self.set_state(State::Removing(exited.clone()), false).await;
         if let Some(finishing) = self.finishing.take() {
@@ -49,15 +72,25 @@ impl Task {
         }
         let (ground, id, directory) =
             (self.ground.clone(), self.definition.id.clone(), self.directory.clone());
+        let definition = self.definition.clone();
         let shim = self.shim.clone();
+        // One that goes at its end goes again if it comes back, whatever brings it.
+        let lasting =
+            if self.definition.host_config.auto_remove { Lasting::ThisBoot } else { Lasting::BeyondPower };
         let removed = tokio::task::spawn_blocking(move || -> Result<(), ApiError> {
-            delete(directory.path())
+            let release = || ground.release_volumes(&id, definition.mounts.iter(), volumes);
+            let doom = if volumes && definition.mounts.iter().any(|mounting| mounting.anonymous) {
+                DOOMED_WITH_VOLUMES
+            } else {
+                DOOMED
+            };
+            delete_as(directory.path(), doom, lasting, release)
                 .map_err(|e| ApiError::from_chain("could not remove the container's files", &e))?;
             // A shim that another engine started has left its bundle.
             if let Err(error) = shim.clear() {
                 error!(error = %chain(&error), "could not remove a bundle");
             }
-            if let Err(error) = ground.images.release(&id) {
+            if let Err(error) = ground.release_layers(&id) {
                 // What it held is let go of when the engine starts the next time.
                 error!(error = %chain(&error), "could not let go of the container's image");
             }
@@ -79,14 +112,30 @@ impl Task {
     }
 }
 
+/// The extension of the directory of a container that is being removed.
+const DOOMED: &str = "removing";
+/// The same of one whose anonymous volumes are to go too.
+pub(super) const DOOMED_WITH_VOLUMES: &str = "removing-with-volumes";
+
 /// Removes a container's directory. It is renamed first, so that one that is half removed when the engine ends is not
-/// taken for a container.
-pub(super) fn delete(directory: &Path) -> io::Result<()> {
-    let doomed = directory.with_extension("removing");
+/// taken for a container; and that is on the disk, if it is to be `lasting`, before anything else is done: no power cut brings back
+/// what a client was told is gone.
+pub(super) fn delete(directory: &Path, lasting: Lasting) -> io::Result<()> {
+    delete_as(directory, DOOMED, lasting, || {})
+}
+
+/// The same; `release` lets go of what the container held, when it is a container no more and before it is forgotten.
+fn delete_as(directory: &Path, extension: &str, lasting: Lasting, release: impl FnOnce()) -> io::Result<()> {
+    let doomed = directory.with_extension(extension);
     match std::fs::rename(directory, &doomed) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(()) if lasting == Lasting::BeyondPower => {
+            directory.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())?;
+        }
+        Ok(()) => {}
     }
+    release();
     match std::fs::remove_dir_all(&doomed) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

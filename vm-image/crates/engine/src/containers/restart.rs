@@ -13,17 +13,12 @@ impl Handle {
         // One that has gone needs no keeping.
         let _ = self.ask(|answer| Request::KeepAtEnd(false, answer)).await;
         restarted?;
-        self.events.publish(
-            "container",
-            "restart",
-            &self.definition.id,
-            super::attributes(&self.definition, &[]),
-        );
+        self.events.publish("container", "restart", &self.id, super::attributes(&self.definition(), &[]));
         Ok(())
     }
 
     async fn stop_and_start(&self, options: &StopOptions) -> Result<(), ApiError> {
-        if self.is_running() {
+        if self.is_active() {
             self.end(options).await?;
         }
         self.start().await

@@ -1,5 +1,8 @@
 //! Starting is recovering: every container is found again by its directory, every running one by its shim.
 //!
+//! A container that does not run is then started if its restart policy wants that: `always` whoever stopped it, `unless-stopped` if no
+//! client did, `on-failure` if it failed.
+//!
 //! The shim has the last word: a container runs if its shim says so; it ended as the shim, or the record that the shim
 //! left, says; and if there is neither, the shim was killed and the container with it, or their machine was. What else
 //! lies about (bundles, directories half made or half removed, layers held for nobody) is removed.
@@ -7,27 +10,47 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use caisson_docker_api::time::Timestamp;
 use caisson_images::{ImageId, Store};
 use caisson_networks::Sandbox;
 use caisson_shim::proto::{ExitRecord, Request as ShimRequest, State as ShimState};
+use futures_util::future::join_all;
 use tracing::{error, info, warn};
 
-use super::record::{Definition, Lasting, StoredState};
+use super::mounts::images::{container_of, holders};
+use super::mounts::making::{MAKING, Making};
+use super::policy::{Restarts, starts_with_engine};
+use super::record::{Definition, Directory, Lasting, Standing, StoredState};
+use super::remove::{DOOMED_WITH_VOLUMES, RemoveOptions};
 use super::shim::{read_record, timestamp};
 use super::state::{Created, Exited, Running, State};
-use super::task::KILLED;
-use super::{Containers, Handle, cgroup, remove};
+use super::task::{History, KILLED};
+use super::{Containers, Handle, cgroup, pause, remove};
 use crate::error::chain;
+
+/// What is to be done with a container that was found.
+enum Next {
+    /// It lives, or stays as it is.
+    Nothing,
+    /// It has ended and is to be removed.
+    Remove(Handle),
+    /// It does not run, and its restart policy wants it to when the engine starts.
+    Start(Handle),
+}
 
 /// A container on disk and what was found of it.
 struct Found {
     definition: Definition,
-    stored: StoredState,
+    stored: Standing,
     alive: Option<(u32, Timestamp)>,
     record: Option<ExitRecord>,
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
 }
 
 impl Containers {
@@ -40,7 +63,7 @@ impl Containers {
                 Ok(None) => {
                     // It was being made when the engine or the machine ended, and nobody was told of it.
                     warn!(%id, "removing a container that was not finished");
-                    remove::delete(self.ground.directory(&id).path())?;
+                    remove::delete(self.ground.directory(&id).path(), Lasting::ThisBoot)?;
                 }
                 Err(error) => error!(%id, error = %chain(&error), "unreadable container: left alone"),
             }
@@ -54,30 +77,77 @@ impl Containers {
         }
         let sandboxes: Vec<Sandbox> = restored.into_iter().map(|one| one.sandbox).collect();
         self.hold_layers(&found).await?;
-        let mut ended = Vec::new();
+        let (mut ended, mut to_start) = (Vec::new(), Vec::new());
         for one in found {
             if one.alive.is_none() {
                 cgroup::remove(&one.definition).await;
             }
+            self.ground.hold_volumes(&one.definition.id, &one.definition.mounts, one.alive.is_some());
             let sandbox = sandboxes.iter().find(|s| s.container == one.definition.id).cloned();
-            ended.extend(self.take_over(one, sandbox));
-        }
-        self.release_layers().await?;
-        for handle in ended {
-            if let Err(error) = handle.remove(&handle.definition.name, false).await {
-                error!(id = handle.definition.short_id(), %error, "could not remove a container after its end");
+            match self.take_over(one, sandbox) {
+                Next::Nothing => {}
+                Next::Remove(handle) => ended.push(handle),
+                Next::Start(handle) => to_start.push(handle),
             }
         }
-        info!(containers = self.all().len(), running = live.len(), "containers found");
+        self.release_layers().await?;
+        for handle in self.all().iter().filter(|handle| handle.state().running().is_some()) {
+            self.restore_execs(handle).await;
+        }
+        self.settle_volumes().await?;
+        let with_volumes = RemoveOptions { force: false, volumes: true };
+        for handle in ended {
+            if let Err(error) = handle.remove(&handle.definition().name, with_volumes).await {
+                error!(id = handle.short_id(), %error, "could not remove a container after its end");
+            }
+        }
+        info!(
+            containers = self.all().len(),
+            running = live.len(),
+            starting = to_start.len(),
+            "containers found"
+        );
+        start_again(to_start).await;
         Ok(())
     }
 
-    /// The ids of the containers' directories. What was being removed is removed.
+    /// When all containers have said what they hold: finishes the removal of those whose volumes were to go with them, removes the volumes
+    /// of those that were never made, and unmounts what nobody uses.
+    async fn settle_volumes(&self) -> anyhow::Result<()> {
+        let ground = self.ground.clone();
+        let work = move || {
+            let root = &ground.containers;
+            for entry in std::fs::read_dir(root)? {
+                let path = entry?.path();
+                if has_extension(&path, MAKING) {
+                    Making::noted(&path)?.iter().for_each(|volume| ground.remove_anonymous(volume));
+                    std::fs::remove_dir_all(&path)?;
+                } else if has_extension(&path, DOOMED_WITH_VOLUMES) {
+                    let definition = path.file_name().and_then(|name| {
+                        Directory::new(root, &name.to_string_lossy()).definition().ok().flatten()
+                    });
+                    if let Some(definition) = definition {
+                        ground.release_volumes(&definition.id, definition.mounts.iter(), true);
+                    }
+                    std::fs::remove_dir_all(&path)?;
+                }
+            }
+            ground.volumes.settle();
+            Ok::<_, io::Error>(())
+        };
+        tokio::task::spawn_blocking(work).await?.context("could not settle the volumes of removed containers")
+    }
+
+    /// The ids of the containers' directories. What was being removed is removed, but for what
+    /// [`settle_volumes`](Self::settle_volumes) sees to.
     fn ids_on_disk(&self) -> anyhow::Result<Vec<String>> {
         let root = &self.ground.containers;
         let mut ids = Vec::new();
         for entry in std::fs::read_dir(root).with_context(|| format!("could not read {}", root.display()))? {
             let path = entry?.path();
+            if has_extension(&path, DOOMED_WITH_VOLUMES) || has_extension(&path, MAKING) {
+                continue;
+            }
             if path.extension().is_some() {
                 std::fs::remove_dir_all(&path)
                     .with_context(|| format!("could not remove {}", path.display()))?;
@@ -92,8 +162,7 @@ impl Containers {
     async fn look_at(&self, id: &str) -> io::Result<Option<Found>> {
         let directory = self.ground.directory(id);
         let Some(definition) = directory.definition()? else { return Ok(None) };
-        let never_started = StoredState::Created { exit_code: 0, error: String::new() };
-        let stored = directory.state()?.unwrap_or(never_started);
+        let stored = directory.standing()?.unwrap_or_else(Standing::new);
         let shim = self.ground.shim_of(id);
         let told = if shim.exists() { shim.state().await.ok() } else { None };
         let (alive, record) = match told {
@@ -127,14 +196,12 @@ impl Containers {
         Ok(())
     }
 
-    /// Starts the task of a container; its handle, if it has ended and is to be removed.
-    fn take_over(&self, found: Found, sandbox: Option<Sandbox>) -> Option<Handle> {
+    /// Starts the task of a container, and tells what is to be done with it next.
+    fn take_over(&self, found: Found, sandbox: Option<Sandbox>) -> Next {
         let Found { definition, stored, alive, record } = found;
         let id = definition.id.clone();
-        let finished_before = match &stored {
-            StoredState::Exited { finished_at, .. } => *finished_at,
-            _ => Timestamp::ZERO,
-        };
+        let mut restarts = Restarts::counted(stored.restarts);
+        let seen = record.is_some();
         let (state, ended) = match alive {
             Some((pid, started_at)) => {
                 let sandbox = sandbox.unwrap_or_else(|| {
@@ -144,34 +211,51 @@ impl Containers {
                         netns: None,
                         endpoints: Vec::new(),
                         published: Vec::new(),
+                        resolver: false,
                     }
                 });
-                (State::Running(Running { pid, started_at, finished_before, sandbox }), false)
+                let finished_before = match &stored.state {
+                    StoredState::Exited(exited) | StoredState::Restarting(exited) => exited.finished_at,
+                    StoredState::Created { .. } | StoredState::Running { .. } => Timestamp::ZERO,
+                };
+                let paused = pause::is_frozen(&definition);
+                (State::Running(Running { pid, started_at, paused, finished_before, sandbox }), false)
             }
-            None => settle(stored.clone(), record),
+            None => settle(stored.state.clone(), record),
+        };
+        let (state, restart_in) = if seen {
+            restart_by_policy(state, ended, &definition, &mut restarts, stored.manually_stopped)
+        } else {
+            (state, None)
         };
         if let Err(error) = self.register.reserve(&definition.name, &id) {
             error!(id = definition.short_id(), %error, "two containers of one name");
         }
-        if let Some(now) = state.stored()
-            && now != stored
-            && let Err(error) = self.ground.directory(&id).write_state(&now, Lasting::BeyondPower)
-        {
-            error!(id = definition.short_id(), error = %chain(&error), "could not write a container's state");
+        if let Some(state) = state.stored() {
+            let now = Standing { state, restarts: restarts.count, manually_stopped: stored.manually_stopped };
+            if now != stored
+                && let Err(error) = self.ground.directory(&id).write_standing(&now, Lasting::BeyondPower)
+            {
+                error!(id = definition.short_id(), error = %chain(&error), "could not write a container's state");
+            }
         }
         let exit_code = state.describe().exit_code;
-        let remove_now = definition.host_config.auto_remove && matches!(state, State::Exited(_));
-        let handle = self.adopt(definition, state);
+        let next = match &state {
+            State::Exited(_) if starts_with_us(&definition, &state, &stored) => Next::Start,
+            State::Exited(_) if definition.host_config.auto_remove => Next::Remove,
+            _ => |_| Next::Nothing,
+        };
+        let history = History { restarts, restart_in, manually_stopped: stored.manually_stopped };
+        let handle = self.adopt(definition, state, history);
         if ended {
-            self.ground.tell(&handle.definition, "die", &[("exitCode", exit_code.to_string())]);
+            self.ground.tell(&handle.definition(), "die", &[("exitCode", exit_code.to_string())]);
         }
-        remove_now.then_some(handle)
+        next(handle)
     }
 
     /// Holds the layers of what was found again: a power cut may have taken a hold back. Nothing for one that stands.
     async fn hold_layers(&self, found: &[Found]) -> anyhow::Result<()> {
-        let of = |one: &Found| (one.definition.id.clone(), one.definition.image.clone());
-        let users: Vec<(String, String)> = found.iter().map(of).collect();
+        let users: Vec<(String, String)> = found.iter().flat_map(|one| holders(&one.definition)).collect();
         let images = self.ground.images.clone();
         Ok(tokio::task::spawn_blocking(move || hold(&images, &users)).await?)
     }
@@ -180,14 +264,16 @@ impl Containers {
     async fn release_layers(&self) -> anyhow::Result<()> {
         let ids: BTreeSet<String> = self.ids_on_disk()?.into_iter().collect();
         let images = self.ground.images.clone();
-        tokio::task::spawn_blocking(move || images.release_all_but(&|id| ids.contains(id)))
-            .await?
-            .context("could not let go of the images of containers that are gone")
+        tokio::task::spawn_blocking(move || {
+            images.release_all_but(&|holder| ids.contains(container_of(holder)))
+        })
+        .await?
+        .context("could not let go of the images of containers that are gone")
     }
 }
 
 fn hold(images: &Store, users: &[(String, String)]) {
-    for (id, image) in users.iter().filter(|(_, image)| !image.is_empty()) {
+    for (id, image) in users {
         let Ok(image) = image.parse().map(ImageId) else {
             error!(%id, image, "a container of an image that has no such id");
             continue;
@@ -197,6 +283,47 @@ fn hold(images: &Store, users: &[(String, String)]) {
             error!(%id, %image, error = %chain(&error), "a container's layers are not held");
         }
     }
+}
+
+/// Starts what its policies want to run: first those that stand alone, then those that join another's namespaces.
+async fn start_again(handles: Vec<Handle>) {
+    let joins_another = |handle: &Handle| {
+        let host = &handle.definition().host_config;
+        [&host.network_mode, &host.ipc_mode, &host.pid_mode].iter().any(|mode| mode.starts_with("container:"))
+    };
+    let (second, first): (Vec<Handle>, Vec<Handle>) = handles.into_iter().partition(joins_another);
+    for group in [first, second] {
+        let starts = group.iter().map(|handle| async move {
+            if let Err(error) = handle.start().await {
+                warn!(id = handle.short_id(), %error, "could not start a container again");
+            }
+        });
+        join_all(starts).await;
+    }
+}
+
+/// An end that no engine was there to see is an end like others: its policy has its say, and its count goes on.
+fn restart_by_policy(
+    state: State,
+    ended: bool,
+    definition: &Definition,
+    restarts: &mut Restarts,
+    stopped: bool,
+) -> (State, Option<Duration>) {
+    let State::Exited(exited) = state else { return (state, None) };
+    let lasted = exited.started_at.until(exited.finished_at);
+    let policy = &definition.host_config.restart_policy;
+    let delay = if ended { restarts.after(policy, exited.exit_code, stopped, lasted) } else { None };
+    match delay {
+        Some(delay) => (State::Restarting(exited), Some(delay)),
+        None => (State::Exited(exited), None),
+    }
+}
+
+/// Whether a container that does not run is started with the engine.
+fn starts_with_us(definition: &Definition, state: &State, stored: &Standing) -> bool {
+    let (policy, code) = (&definition.host_config.restart_policy, state.describe().exit_code);
+    starts_with_engine(policy, stored.restarts, code, stored.manually_stopped)
 }
 
 /// The state of a container that does not run, and whether it ended unseen.
@@ -225,9 +352,8 @@ fn settle(stored: StoredState, record: Option<ExitRecord>) -> (State, bool) {
             };
             (State::Exited(exited), true)
         }
-        (StoredState::Exited { started_at, finished_at, exit_code, oom_killed, error }, _) => {
-            (State::Exited(Exited { started_at, finished_at, exit_code, oom_killed, error }), false)
-        }
+        // One that waited for its restart is started with the engine.
+        (StoredState::Restarting(exited) | StoredState::Exited(exited), _) => (State::Exited(exited), false),
     }
 }
 
@@ -292,13 +418,13 @@ mod tests {
 
     #[test]
     fn an_end_that_was_seen_stays_what_it_was() {
-        let stored = StoredState::Exited {
+        let stored = StoredState::Exited(Exited {
             started_at: Timestamp::ZERO,
             finished_at: Timestamp::ZERO,
             exit_code: 7,
             oom_killed: false,
             error: String::new(),
-        };
+        });
         let record = ExitRecord { code: 3, finished_at: UnixNanos(5), oom_killed: false, failure: None };
         assert_eq!(code(stored, Some(record)), (7, false));
     }

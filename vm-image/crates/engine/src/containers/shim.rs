@@ -14,14 +14,16 @@ use std::time::Duration;
 use caisson_docker_api::time::Timestamp;
 use caisson_guest_proto::{read_frame, write_frame};
 use caisson_shim::ShimConfig;
-use caisson_shim::config::{CONFIG_FILE, LISTENER_FD, LOG_FILE, SOCKET_FILE, SPEC_FILE};
-use caisson_shim::proto::{ExitRecord, Reply, Request, StartFailure, UnixNanos};
+use caisson_shim::config::{
+    CONFIG_FILE, EXECS_DIRECTORY, LISTENER_FD, LOG_FILE, SOCKET_FILE, SPEC_FILE, exec_file, exec_record,
+};
+use caisson_shim::proto::{ExitRecord, Reply, Request, StartFailure, Step, UnixNanos};
 use caisson_sys::spawn::{Detached, detached};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use serde::Serialize;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
 
 use crate::error::{ApiError, chain};
 use crate::readiness::watched;
@@ -97,7 +99,12 @@ impl Shim {
     /// Runs the container. An error is the shim's own failure, not the container's.
     pub(crate) async fn start(&self) -> io::Result<Started> {
         match tokio::time::timeout(STARTS_WITHIN, self.ask(&Request::Start)).await?? {
-            Reply::Started { pid, started_at } => Ok(Ok((pid, timestamp(started_at)))),
+            Reply::Started { pid, started_at, steps } => {
+                for Step { name, micros } in steps {
+                    trace!(step = name, micros, "the shim's");
+                }
+                Ok(Ok((pid, timestamp(started_at))))
+            }
             Reply::Failed(failure) => Ok(Err(failure)),
             other => Err(unexpected(other)),
         }
@@ -140,6 +147,67 @@ impl Shim {
             Err(error) => debug!(%error, "a shim went without a word"),
         }
         read_record(record)
+    }
+
+    /// Writes what a process that is to be added is.
+    pub(crate) fn write_exec(&self, id: &str, file: &impl Serialize) -> io::Result<()> {
+        let path = exec_file(&self.bundle, id);
+        let text = serde_json::to_vec(file)?;
+        if std::fs::write(&path, &text).is_ok() {
+            return Ok(());
+        }
+        std::fs::create_dir_all(self.bundle.join(EXECS_DIRECTORY))?;
+        std::fs::write(&path, text)
+    }
+
+    /// Removes what was written of a process. What is not there need not go.
+    pub(crate) fn clear_exec(&self, id: &str) {
+        for path in [exec_file(&self.bundle, id), exec_record(&self.bundle, id)] {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// What was written of processes, by their names.
+    pub(crate) fn exec_files(&self) -> Vec<(String, Vec<u8>)> {
+        let directory = std::fs::read_dir(self.bundle.join(EXECS_DIRECTORY));
+        let paths = directory.into_iter().flatten().flatten().map(|entry| entry.path());
+        let named = paths.filter_map(|path| {
+            let id = path.file_name()?.to_str()?.strip_suffix(".json")?.to_owned();
+            Some((id, std::fs::read(path).ok()?))
+        });
+        named.collect()
+    }
+
+    /// Adds a process: its pid, and the connection, which is a raw stream now if any stream was asked for. An error is the shim's own
+    /// failure, not the process'.
+    pub(crate) async fn exec(
+        &self,
+        request: &Request,
+    ) -> io::Result<Result<(u32, UnixStream), StartFailure>> {
+        let (reply, stream) = tokio::time::timeout(STARTS_WITHIN, self.exchange(request)).await??;
+        match reply {
+            Reply::Started { pid, .. } => Ok(Ok((pid, stream))),
+            Reply::Failed(failure) => Ok(Err(failure)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Where an added process stands; `None` for one that was never started.
+    pub(crate) async fn exec_state(&self, id: &str) -> io::Result<Option<caisson_shim::proto::State>> {
+        let request = Request::ExecState { id: id.to_owned() };
+        match tokio::time::timeout(ANSWERS_WITHIN, self.ask(&request)).await?? {
+            Reply::State(state) => Ok(Some(state)),
+            Reply::Refused { .. } => Ok(None),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Returns when an added process has ended: how, if the shim or the record that it left says so.
+    pub(crate) async fn exec_ended(&self, id: &str) -> Option<ExitRecord> {
+        match self.ask(&Request::ExecWait { id: id.to_owned() }).await {
+            Ok(Reply::Exited(record)) => Some(record),
+            _ => read_record(&exec_record(&self.bundle, id)),
+        }
     }
 
     async fn ask(&self, request: &Request) -> io::Result<Reply> {

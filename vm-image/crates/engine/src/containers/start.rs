@@ -1,18 +1,24 @@
 //! Starting: sandbox, files, spec, shim, attached clients, and then the process.
+//!
+//! Each step is a span: `CAISSON_LOG=caisson_engine=trace` makes the engine tell how long it took, when it is over.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use caisson_docker_api::time::Timestamp;
-use caisson_networks::{AttachRequest, NetworkMode, Sandbox};
+use caisson_networks::Sandbox;
 use caisson_shim::proto::{FailureKind, StartFailure};
-use caisson_shim::{LogTarget, Rootfs, ShimConfig, Stdin};
-use tracing::{debug, error, info};
+use caisson_shim::{Rootfs, ShimConfig, Stdin};
+use tracing::{Instrument, debug, error, info, trace_span};
 
+use super::links::Linked;
+use super::policy::Restarts;
 use super::record::{Definition, Directory, Lasting, StoredState};
+use super::shared::Shared;
 use super::shim::{Shim, ShimProcess};
 use super::state::{Exited, Running, State};
 use super::task::{Request, Task, watch_end};
-use super::{Ground, Handle, files, ports, spec};
+use super::{Ground, Handle, files, logs, networks, spec, users};
 use crate::error::{ApiError, ErrorKind, chain};
 
 /// The code of a container that could not be started, when nothing better is known.
@@ -38,15 +44,26 @@ impl Handle {
 }
 
 impl Task {
+    /// A start that is not its policy's: what was counted and called off before is over.
     pub(super) async fn start(&mut self) -> Result<(), ApiError> {
-        let before = match self.state() {
-            State::Running(_) => return Err(ApiError::not_modified()),
+        match self.state() {
+            State::Running(running) if running.paused => {
+                return Err(ApiError::conflict("cannot start a paused container, try unpause instead"));
+            }
+            State::Running(_) | State::Restarting(_) => return Err(ApiError::not_modified()),
             State::Removing(_) | State::Removed => {
                 return Err(ApiError::conflict("container is marked for removal and cannot be started"));
             }
-            State::Created(_) => Timestamp::ZERO,
-            State::Exited(exited) => exited.finished_at,
-        };
+            State::Created(_) | State::Exited(_) => {}
+        }
+        self.restarts = Restarts::default();
+        self.manually_stopped = false;
+        self.start_process_anew().await
+    }
+
+    /// Starts a container that does not run.
+    pub(super) async fn start_process_anew(&mut self) -> Result<(), ApiError> {
+        let before = self.state().finished_at();
         if let Some(finishing) = self.finishing.take() {
             finishing.done().await;
         }
@@ -54,14 +71,19 @@ impl Task {
         self.directory
             .clear_exit_record()
             .map_err(|e| ApiError::from_chain("could not prepare the container", &e))?;
+        let files = self.files.clone().lock_owned().await;
         let noted = self.note_start();
         let launched = self.launch(before).await;
-        noted.await;
+        noted.instrument(trace_span!("start: wish written")).await;
         match launched {
             Ok(running) => {
                 info!(pid = running.pid, "container started");
                 self.end = Some(watch_end(self.shim.clone(), self.directory.exit_record()));
-                self.set_state(State::Running(running), false).await;
+                self.set_state(State::Running(running), false)
+                    .instrument(trace_span!("start: state written"))
+                    .await;
+                drop(files);
+                self.tell_linking();
                 self.ground.tell(&self.definition, "start", &[]);
                 Ok(())
             }
@@ -78,8 +100,9 @@ impl Task {
     /// disk is waited for while the container is launched, not before.
     fn note_start(&self) -> impl Future<Output = ()> + use<> {
         let directory = self.directory.clone();
-        let stored = StoredState::Running { started_at: Timestamp::now() };
-        let noted = tokio::task::spawn_blocking(move || directory.write_state(&stored, Lasting::BeyondPower));
+        let standing = self.standing(StoredState::Running { started_at: Timestamp::now() });
+        let noted =
+            tokio::task::spawn_blocking(move || directory.write_standing(&standing, Lasting::BeyondPower));
         async move {
             if let Err(error) = noted.await.map_err(std::io::Error::other).flatten() {
                 error!(error = %chain(&error), "could not write down a container's start");
@@ -88,44 +111,73 @@ impl Task {
     }
 
     async fn launch(&mut self, finished_before: Timestamp) -> Result<Running, StartError> {
-        let sandbox = self.enter_network().await?;
+        let sandbox = self.enter_network().instrument(trace_span!("start: network made")).await?;
         match self.launch_in(&sandbox).await {
-            Ok((pid, started_at)) => Ok(Running { pid, started_at, finished_before, sandbox }),
+            Ok((pid, started_at)) => {
+                self.ground.tell_networks(&sandbox, "connect");
+                Ok(Running { pid, started_at, paused: false, finished_before, sandbox })
+            }
             Err(failure) => {
                 if let Err(error) = self.ground.networks.detach(&self.definition.id).await {
                     debug!(error = %chain(&error), "could not take down the network of a failed start");
                 }
                 self.ground.tell_networks(&sandbox, "disconnect");
+                self.withdraw().await;
                 Err(failure)
             }
         }
     }
 
     async fn enter_network(&self) -> Result<Sandbox, ApiError> {
-        let (config, host) = (&self.definition.config, &self.definition.host_config);
-        let request = AttachRequest {
-            container: self.definition.id.clone(),
-            name: self.definition.name.clone(),
-            mode: network_mode(&self.definition)?,
-            ports: ports::bindings(config, host)?,
-        };
-        let sandbox = self.ground.networks.attach(request).await.map_err(|error| {
-            let message = format!("failed to set up container networking: {}", chain(&error));
-            let kind = match error.kind() {
-                caisson_networks::ErrorKind::NotFound => ErrorKind::NotFound,
-                caisson_networks::ErrorKind::Invalid => ErrorKind::InvalidParameter,
-                caisson_networks::ErrorKind::Conflict => ErrorKind::Conflict,
-                caisson_networks::ErrorKind::Internal => ErrorKind::Internal,
-            };
-            ApiError::new(kind, message)
-        })?;
-        self.ground.tell_networks(&sandbox, "connect");
+        if let Some(other) = self.definition.host_config.network_mode.strip_prefix("container:") {
+            return self.network_of_another(other);
+        }
+        let within = |error: ApiError| error.within("failed to set up container networking");
+        let mut request = networks::plan::request(&self.definition)?;
+        request.namespace = self.users_network().await.map_err(within)?.map(Arc::new);
+        let sandbox = self.ground.networks.attach(request).await;
+        let sandbox = sandbox.map_err(|error| within(networks::attach_error(&error)))?;
         Ok(sandbox)
     }
 
+    /// The network namespace of a container with users of its own.
+    async fn users_network(&self) -> Result<Option<OwnedFd>, ApiError> {
+        let (ground, definition) = (self.ground.clone(), self.definition.clone());
+        if ground.remap_of(&definition.host_config).is_none() {
+            return Ok(None);
+        }
+        let shared = self.find_shared(&definition.host_config)?;
+        let make = move || {
+            let remap = ground.remap_of(&definition.host_config)?;
+            Some(users::make_network(&ground.shim, remap, &shared))
+        };
+        let made = tokio::task::spawn_blocking(make).await?.transpose();
+        made.map_err(|error| ApiError::from_chain("could not make the container's user namespace", &error))
+    }
+
+    /// A container that lives in another one's network has no sandbox of its own; it sees the other's.
+    fn network_of_another(&self, other: &str) -> Result<Sandbox, ApiError> {
+        let other = self.register.find(other)?;
+        let state = other.state();
+        let Some(running) = state.running() else {
+            return Err(ApiError::conflict(format!(
+                "cannot join network namespace of a non running container: container {} is {}",
+                other.definition().name,
+                state.name()
+            )));
+        };
+        Ok(Sandbox {
+            container: self.definition.id.clone(),
+            netns: running.sandbox.netns.clone(),
+            endpoints: Vec::new(),
+            published: Vec::new(),
+            resolver: running.sandbox.resolver,
+        })
+    }
+
     async fn launch_in(&mut self, sandbox: &Sandbox) -> Result<(u32, Timestamp), StartError> {
-        let process = self.spawn_shim(sandbox.clone()).await?;
-        let started = self.start_process().await;
+        let process = self.spawn_shim(sandbox.clone()).instrument(trace_span!("start: shim spawned")).await?;
+        let started = self.start_process().instrument(trace_span!("start: process made by the shim")).await;
         // Whatever comes of it, the shim's exit is waited for in the background; the next start waits for that.
         self.finishing = Some(process.finish());
         started
@@ -134,8 +186,12 @@ impl Task {
     async fn spawn_shim(&self, sandbox: Sandbox) -> Result<ShimProcess, ApiError> {
         let (ground, definition) = (self.ground.clone(), self.definition.clone());
         let (directory, shim) = (self.directory.clone(), self.shim.clone());
-        tokio::task::spawn_blocking(move || prepare(&ground, &definition, &directory, &shim, &sandbox))
-            .await?
+        let shared = self.find_shared(&definition.host_config)?;
+        let linked = self.register.follow_links(&definition)?;
+        tokio::task::spawn_blocking(move || {
+            prepare(&ground, &definition, &directory, &shim, &sandbox, &shared, &linked)
+        })
+        .await?
     }
 
     async fn start_process(&mut self) -> Result<(u32, Timestamp), StartError> {
@@ -165,7 +221,9 @@ impl Task {
     async fn note_failure(&mut self, failure: &StartError) {
         let (exit_code, error) = (failure.exit_code, failure.error.message.clone());
         let state = match self.state() {
-            State::Exited(exited) => State::Exited(Exited { exit_code, error, ..exited }),
+            State::Exited(exited) | State::Restarting(exited) => {
+                State::Exited(Exited { exit_code, error, ..exited })
+            }
             _ => State::Created(super::state::Created { exit_code, error }),
         };
         self.set_state(state, false).await;
@@ -206,12 +264,20 @@ fn prepare(
     directory: &Directory,
     shim: &Shim,
     sandbox: &Sandbox,
+    shared: &Shared,
+    linked: &Linked,
 ) -> Result<ShimProcess, ApiError> {
     let layers = ground.images.held(&definition.id);
     let layers = layers.map_err(|e| ApiError::from_chain("the container's image is not usable", &e))?;
     let io = |error: std::io::Error| ApiError::from_chain("could not prepare the container", &error);
-    files::write(definition, directory, sandbox).map_err(io)?;
-    let spec = spec::compose(definition, directory, sandbox)?;
+    ground.supply(definition)?;
+    files::write(definition, directory, sandbox, &linked.hosts).map_err(io)?;
+    let (remap, images) = (ground.remap_of(&definition.host_config), ground.mounted_layers(definition)?);
+    let linked = &linked.environment;
+    let (init, foreign) = (&ground.shim, ground.foreign_volumes(definition));
+    let around =
+        spec::Around { directory, sandbox, shared, init, remap, linked, images: &images, foreign: &foreign };
+    let spec = spec::compose(definition, &around)?;
     let config = ShimConfig {
         id: definition.id.clone(),
         rootfs: Rootfs::Overlay {
@@ -221,31 +287,15 @@ fn prepare(
         },
         user: Some(definition.config.user.clone()),
         group_add: definition.host_config.group_add.clone().unwrap_or_default(),
+        shared_memory: shared.shared_memory(),
+        trace: tracing::enabled!(tracing::Level::TRACE),
         stdin: match (definition.config.open_stdin, definition.config.stdin_once) {
             (false, _) => Stdin::Closed,
             (true, false) => Stdin::Open,
             (true, true) => Stdin::Once,
         },
-        log: match definition.host_config.log_config.kind.as_str() {
-            "none" => LogTarget::None,
-            _ => LogTarget::JsonFile { path: directory.log(&definition.id) },
-        },
+        log: logs::driver::target(definition, directory)?,
         exit_record: directory.exit_record(),
     };
     shim.spawn(&ground.shim, &spec, &config).map_err(|e| ApiError::from_chain("could not start a shim", &e))
-}
-
-/// The network that a container joins. Others than the built-in ones were refused, or are not there.
-fn network_mode(definition: &Definition) -> Result<NetworkMode, ApiError> {
-    if definition.config.network_disabled {
-        return Ok(NetworkMode::None);
-    }
-    match definition.host_config.network_mode.as_str() {
-        "" | "default" | "bridge" => Ok(NetworkMode::Bridge),
-        "host" => Ok(NetworkMode::Host),
-        "none" => Ok(NetworkMode::None),
-        other => Err(ApiError::not_found(format!(
-            "failed to set up container networking: network {other} not found"
-        ))),
-    }
 }

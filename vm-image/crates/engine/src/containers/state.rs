@@ -3,16 +3,21 @@
 //! ```text
 //!            start                  the process ends
 //!  Created --------> Running -----------------------------> Exited
-//!     ^   <-------      ^   <------------------------------   |
-//!     |   start fails   |             start                   |
-//!     +---------------- remove (also of Running, by force) ---+----> Removed
+//!     ^   <-------    ^ |  ^  <---------------------------   |  ^
+//!     |   start fails | |  |             start               |  |
+//!     |               | |  +--- Restarting -- a signal ------|--+
+//!     |               | +-------^   after its time, Running  |
+//!     +---------------- remove (also of Running, by force) --+----> Removed
 //! ```
 //!
-//! A start that fails leaves a container as it was, with the failure noted.
+//! A start that fails leaves a container as it was, with the failure noted. A container that its policy starts again is
+//! `Restarting` until its time has come; for clients it runs all that time. A paused one runs, too.
 
 use caisson_docker_api::time::Timestamp;
 use caisson_networks::Sandbox;
+use serde::{Deserialize, Serialize};
 
+use super::health;
 use super::record::StoredState;
 use crate::error::ApiError;
 
@@ -23,6 +28,8 @@ pub(crate) enum State {
     Created(Created),
     /// Its first process runs.
     Running(Running),
+    /// It ran, and will again in a moment.
+    Restarting(Exited),
     /// It ran.
     Exited(Exited),
     /// It is being taken away.
@@ -43,13 +50,15 @@ pub(crate) struct Created {
 pub(crate) struct Running {
     pub(crate) pid: u32,
     pub(crate) started_at: Timestamp,
+    /// Its processes are frozen.
+    pub(crate) paused: bool,
     /// When the run before this one ended.
     pub(crate) finished_before: Timestamp,
     pub(crate) sandbox: Sandbox,
 }
 
 /// A container that ran.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Exited {
     pub(crate) started_at: Timestamp,
     pub(crate) finished_at: Timestamp,
@@ -65,6 +74,8 @@ pub(crate) struct Status {
     pub(crate) ends: u64,
     /// The code of the last end (or failed start).
     pub(crate) exit_code: i32,
+    /// How often its policy has started it again.
+    pub(crate) restarts: u32,
 }
 
 impl State {
@@ -72,11 +83,18 @@ impl State {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Created(_) => "created",
+            Self::Running(running) if running.paused => "paused",
             Self::Running(_) => "running",
+            Self::Restarting(_) => "restarting",
             Self::Exited(_) => "exited",
             Self::Removing(_) => "removing",
             Self::Removed => "dead",
         }
+    }
+
+    /// Whether it runs, or will without anybody's doing: what Docker calls running.
+    pub(crate) fn is_active(&self) -> bool {
+        matches!(self, Self::Running(_) | Self::Restarting(_))
     }
 
     pub(crate) fn running(&self) -> Option<&Running> {
@@ -95,7 +113,7 @@ impl State {
     pub(crate) fn finished_at(&self) -> Timestamp {
         match self {
             Self::Running(running) => running.finished_before,
-            Self::Exited(exited) | Self::Removing(exited) => exited.finished_at,
+            Self::Restarting(exited) | Self::Exited(exited) | Self::Removing(exited) => exited.finished_at,
             Self::Created(_) | Self::Removed => Timestamp::ZERO,
         }
     }
@@ -107,13 +125,8 @@ impl State {
                 Some(StoredState::Created { exit_code: created.exit_code, error: created.error.clone() })
             }
             Self::Running(running) => Some(StoredState::Running { started_at: running.started_at }),
-            Self::Exited(exited) => Some(StoredState::Exited {
-                started_at: exited.started_at,
-                finished_at: exited.finished_at,
-                exit_code: exited.exit_code,
-                oom_killed: exited.oom_killed,
-                error: exited.error.clone(),
-            }),
+            Self::Restarting(exited) => Some(StoredState::Restarting(exited.clone())),
+            Self::Exited(exited) => Some(StoredState::Exited(exited.clone())),
             Self::Removing(_) | Self::Removed => None,
         }
     }
@@ -132,6 +145,7 @@ impl State {
             error: String::new(),
             started_at: Timestamp::ZERO,
             finished_at: self.finished_at(),
+            health: None,
         };
         match self {
             Self::Created(created) => {
@@ -140,10 +154,13 @@ impl State {
             }
             Self::Running(running) => {
                 told.running = true;
+                told.paused = running.paused;
                 told.pid = running.pid;
                 told.started_at = running.started_at;
             }
-            Self::Exited(exited) | Self::Removing(exited) => {
+            Self::Restarting(exited) | Self::Exited(exited) | Self::Removing(exited) => {
+                told.running = matches!(self, Self::Restarting(_));
+                told.restarting = told.running;
                 told.exit_code = exited.exit_code;
                 told.oom_killed = exited.oom_killed;
                 told.error.clone_from(&exited.error);
@@ -155,10 +172,21 @@ impl State {
     }
 
     /// The `Status` of a list: `Up 5 minutes`, `Exited (0) 2 hours ago`.
-    pub(crate) fn sentence(&self, now: Timestamp) -> String {
+    pub(crate) fn sentence(&self, now: Timestamp, health: Option<health::Status>) -> String {
         match self {
             Self::Created(_) => "Created".into(),
-            Self::Running(running) => format!("Up {}", human_duration(running.started_at.until(now))),
+            Self::Running(running) => {
+                let more = match health {
+                    _ if running.paused => " (Paused)".into(),
+                    Some(health) => format!(" ({})", health.shown()),
+                    None => String::new(),
+                };
+                format!("Up {}{more}", human_duration(running.started_at.until(now)))
+            }
+            Self::Restarting(exited) => {
+                let ago = human_duration(exited.finished_at.until(now));
+                format!("Restarting ({}) {ago} ago", exited.exit_code)
+            }
             Self::Exited(exited) => {
                 let ago = human_duration(exited.finished_at.until(now));
                 format!("Exited ({}) {ago} ago", exited.exit_code)

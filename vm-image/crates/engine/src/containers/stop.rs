@@ -24,23 +24,27 @@ impl Handle {
     /// Stops the container: its stop signal, then `SIGKILL` after its grace. Returns once the process is reaped, so its
     /// ports and mounts are free. Stopping a stopped container is `NotModified`.
     pub(crate) async fn stop(&self, options: &StopOptions) -> Result<(), ApiError> {
-        if !self.is_running() {
+        if !self.is_active() {
             return Err(ApiError::not_modified());
         }
-        self.end(options).await?;
+        self.end(options).await
+    }
+
+    /// Makes a running container end, or gives up starting it again; no error if it ends by itself meanwhile.
+    pub(super) async fn end(&self, options: &StopOptions) -> Result<(), ApiError> {
+        self.end_in_order(options).await?;
         self.told_stopped();
         Ok(())
     }
 
-    /// Makes a running container end; no error if it ends by itself meanwhile.
-    pub(super) async fn end(&self, options: &StopOptions) -> Result<(), ApiError> {
+    async fn end_in_order(&self, options: &StopOptions) -> Result<(), ApiError> {
         let ends = self.status.borrow().ends;
         let signal = match options.signal {
             Some(signal) => signal,
             None => self.stop_signal()?,
         };
         if let Err(error) = self.signal(signal).await {
-            return if self.is_running() { Err(error) } else { Ok(()) };
+            return if self.is_active() { Err(error) } else { Ok(()) };
         }
         let ended = self.ended_after(ends);
         match self.grace(options.timeout) {
@@ -56,36 +60,31 @@ impl Handle {
 
     pub(super) async fn kill_for_good(&self, ends: u64) -> Result<(), ApiError> {
         if let Err(error) = self.signal(KILL).await {
-            return if self.is_running() { Err(error) } else { Ok(()) };
+            return if self.is_active() { Err(error) } else { Ok(()) };
         }
         let ended = self.ended_after(ends);
         tokio::time::timeout(DIES_WITHIN, ended).await.map_err(|_| {
             ApiError::internal(format!(
                 "cannot stop container: {}: tried to kill container, but did not receive an exit event",
-                self.definition.id
+                self.id
             ))
         })
     }
 
     fn stop_signal(&self) -> Result<SignalNumber, ApiError> {
-        match self.definition.config.stop_signal.as_str() {
+        match self.definition().config.stop_signal.as_str() {
             "" => Ok(TERM),
             name => SignalNumber::parse(name),
         }
     }
 
     fn grace(&self, asked: Option<i64>) -> Option<Duration> {
-        let own = self.definition.config.stop_timeout.map(i64::from);
+        let own = self.definition().config.stop_timeout.map(i64::from);
         let Some(seconds) = asked.or(own) else { return Some(GRACE) };
         u64::try_from(seconds).ok().map(Duration::from_secs)
     }
 
     fn told_stopped(&self) {
-        self.events.publish(
-            "container",
-            "stop",
-            &self.definition.id,
-            super::attributes(&self.definition, &[]),
-        );
+        self.events.publish("container", "stop", &self.id, super::attributes(&self.definition(), &[]));
     }
 }

@@ -49,7 +49,8 @@ impl Wait {
     /// The exit code, when the condition is met.
     pub(crate) async fn code(mut self) -> i32 {
         let met = |status: &Status| match self.condition {
-            Condition::NotRunning => status.state.running().is_none(),
+            // One that is started again has not run in between, however short that was.
+            Condition::NotRunning => !status.state.is_active() || status.ends > self.ends,
             Condition::NextExit => status.ends > self.ends,
             Condition::Removed => matches!(status.state, State::Removed),
         };
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
 
     fn status(state: State, ends: u64, exit_code: i32) -> Status {
-        Status { state, ends, exit_code }
+        Status { state, ends, exit_code, restarts: 0 }
     }
 
     fn exited(exit_code: i32) -> State {

@@ -64,31 +64,37 @@ async fn over(until: Option<Timestamp>) {
     }
 }
 
-/// Whether an event is one that the filters ask for. Names and ids are met by either.
+/// Whether an event is one that the filters ask for: moby's `events.Filter`. The filters named after kinds of things ask for the beginning
+/// of the actor's id or name, whatever kind it is of.
 fn fits(message: &Message, filters: &Filters) -> bool {
     let actor = &message.actor;
     let attribute = |key: &str| actor.attributes.get(key).map(String::as_str).unwrap_or_default();
-    let is_or_named = |kind: &str, wish: &str| {
-        let of_kind = message.kind == kind && (actor.id.starts_with(wish) || attribute("name") == wish);
-        of_kind || (!wish.is_empty() && attribute(kind) == wish)
-    };
-    let image = |wish: &str| {
-        let names = [actor.id.as_str(), attribute("name"), attribute("image")];
-        let bare = |name: &str| name.split(':').next() == Some(wish);
-        (message.kind == "image" || message.kind == "container")
-            && names.iter().any(|n| *n == wish || bare(n))
-    };
-    // `exec_create: sh` is an `exec_create`.
-    let action = |wish: &str| message.action == wish || message.action.split(':').next() == Some(wish);
+    let called = |wish: &str| actor.id.starts_with(wish) || attribute("name").starts_with(wish);
+    let image_name = attribute(if message.kind == "image" { "name" } else { "image" });
+    let image =
+        |wish: &str| [actor.id.as_str(), image_name].iter().any(|name| *name == wish || bare(name) == wish);
+    // `exec_create: sh` is an `exec_create`, if one of these is asked for at all.
+    let loose = filters.get("event").iter().any(|wish| LOOSE.contains(&wish.as_str()));
+    let action = |wish: &str| message.action == wish || (loose && message.action.starts_with(wish));
     filters.any("event", action)
         && filters.any("type", |kind| message.kind == kind)
         && filters.any("scope", |scope| message.scope == scope)
-        && filters.any("container", |wish| is_or_named("container", wish))
-        && filters.any("network", |wish| is_or_named("network", wish))
-        && filters.any("volume", |wish| is_or_named("volume", wish))
-        && filters.any("daemon", |wish| is_or_named("daemon", wish))
+        && NAMED.iter().all(|kind| filters.any(kind, called))
         && filters.any("image", image)
         && filters.labels("label", &actor.attributes)
+}
+
+/// Actions that are followed by a colon and more.
+const LOOSE: [&str; 3] = ["health_status", "exec_create", "exec_start"];
+const NAMED: [&str; 9] =
+    ["container", "network", "volume", "daemon", "plugin", "node", "service", "secret", "config"];
+
+/// An image's name without its tag.
+fn bare(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((bare, tag)) if !tag.contains('/') => bare,
+        _ => name,
+    }
 }
 
 #[cfg(test)]
@@ -125,7 +131,9 @@ mod tests {
             r#"{"type":["container"],"label":["tier=front"]}"#,
             r#"{"container":["web"]}"#,
             r#"{"container":["c0f"]}"#,
+            r#"{"container":["we"]}"#,
             r#"{"image":["busybox"]}"#,
+            r#"{"image":["busybox:1"]}"#,
         ] {
             assert!(fits(yes), "{yes}");
         }

@@ -45,6 +45,19 @@ impl Form {
         if self.has(name) { self.bool(name) } else { default }
     }
 
+    /// The lines `h` and columns `w` of a terminal.
+    pub(crate) fn terminal_size(&self) -> Result<(u16, u16), ApiError> {
+        let size = |name: &str, what: &str| {
+            let text = self.get(name);
+            let bad = |why: &str| ApiError::invalid(format!("invalid resize {what} {text:?}: {why}"));
+            match text.parse::<u32>() {
+                Ok(number) => u16::try_from(number).map_err(|_| bad("value out of range")),
+                Err(_) => Err(bad("invalid syntax")),
+            }
+        };
+        Ok((size("h", "height")?, size("w", "width")?))
+    }
+
     /// A number, if the name has a value.
     pub(crate) fn int(&self, name: &str) -> Result<Option<i64>, ApiError> {
         match self.get(name) {

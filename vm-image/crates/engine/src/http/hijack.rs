@@ -19,6 +19,7 @@ use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
+use tokio::sync::Notify;
 
 use super::RAW;
 use super::reply::{self, Reply};
@@ -36,6 +37,10 @@ struct Slot {
     deaf: AtomicBool,
     /// Nothing more is to be written by hyper.
     mute: AtomicBool,
+    /// hyper must not see the end of the client's input, which it takes for the end of the client.
+    hides_end: AtomicBool,
+    /// That end has come.
+    end: Notify,
     takeover: Mutex<Option<Takeover>>,
 }
 
@@ -43,6 +48,16 @@ impl Hijacker {
     /// Keeps hyper from reading past the request's head: what follows is for the takeover, an end of input included.
     pub(crate) fn stop_reading(&self) {
         self.0.deaf.store(true, Ordering::Release);
+    }
+
+    /// Keeps the end of the client's input from hyper: a client may send its request, all its input and the end of it at once.
+    pub(crate) fn hide_end(&self) {
+        self.0.hides_end.store(true, Ordering::Release);
+    }
+
+    /// Returns when the client's input has ended, if that is hidden.
+    pub(crate) async fn ended(&self) {
+        self.0.end.notified().await;
     }
 
     /// Takes over the connection. The returned reply never reaches the client.
@@ -106,6 +121,10 @@ impl Read for ConnectionIo {
         let room = cursor.remaining().min(space.len());
         let mut buffer = ReadBuf::new(&mut space[..room]);
         std::task::ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
+        if buffer.filled().is_empty() && self.hijacker.0.hides_end.load(Ordering::Acquire) {
+            self.hijacker.0.end.notify_one();
+            return Poll::Pending;
+        }
         cursor.put_slice(buffer.filled());
         Poll::Ready(Ok(()))
     }

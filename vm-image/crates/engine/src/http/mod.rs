@@ -5,10 +5,15 @@
 //! Every call runs in a task of its own, so that a client who hangs up does not leave a container half removed; what
 //! streams (logs, events, wait) ends with its body.
 
+pub(crate) mod absent;
+pub(crate) mod auth;
 pub(crate) mod call;
 pub(crate) mod containers;
+pub(crate) mod df;
+pub(crate) mod distribution;
 pub(crate) mod error;
 pub(crate) mod events;
+pub(crate) mod exec;
 pub(crate) mod form;
 pub(crate) mod hijack;
 pub(crate) mod images;
@@ -18,6 +23,8 @@ pub(crate) mod routes;
 pub(crate) mod server;
 pub(crate) mod system;
 pub(crate) mod version;
+pub(crate) mod volumes;
+mod websocket;
 
 /// The content type of streams with Docker's headers.
 pub(crate) const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";

@@ -1,10 +1,11 @@
 //! Answers: JSON as dockerd writes it, plain bytes, and streams.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -92,6 +93,54 @@ where
     let mut reply = with_body(StatusCode::OK, ReplyBody::Stream { chunks, _writer: writer });
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply
+}
+
+/// Bytes that a blocking thread writes; the answer is over when it lets go of the [`ChannelWriter`].
+pub(crate) fn written(content_type: &'static str, mut written: mpsc::Receiver<Bytes>) -> Reply {
+    stream(content_type, |to| async move {
+        while let Some(chunk) = written.recv().await {
+            // A client that goes takes its stream with it, and the thread sees that nobody reads.
+            if to.send(chunk).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// How much is sent at once.
+const CHUNK: usize = 64 * 1024;
+
+/// The end of a body at which a blocking thread writes. What was not flushed is not sent.
+pub(crate) struct ChannelWriter {
+    to: mpsc::Sender<Bytes>,
+    buffer: BytesMut,
+}
+
+impl ChannelWriter {
+    /// The two ends; for [`written`].
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Bytes>) {
+        let (to, written) = mpsc::channel(4);
+        (Self { to, buffer: BytesMut::with_capacity(CHUNK) }, written)
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        let chunk = std::mem::replace(&mut self.buffer, BytesMut::with_capacity(CHUNK)).freeze();
+        self.to.blocking_send(chunk).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl io::Write for ChannelWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= CHUNK {
+            self.send()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() { Ok(()) } else { self.send() }
+    }
 }
 
 /// The answer to what went wrong.

@@ -3,22 +3,32 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{sleep, timeout};
 use tracing::{Instrument, debug, error, info_span, warn};
 
 use super::call::Call;
 use super::form::{self, Form};
 use super::hijack::{ConnectionIo, Hijacker, closing};
 use super::reply::{self, Reply};
-use super::{routes, version};
+use super::routes::Hijacks;
+use super::{absent, routes, version};
 use crate::engine::Engine;
 use crate::error::{ApiError, ErrorKind};
+
+/// How much is taken of a body that nobody wants once the request is answered, and for how long. Go's server, and so
+/// dockerd, takes 256 KiB and half a second (net/http, `maxPostHandlerReadBytes`, `rstAvoidanceDelay`): a docker CLI on
+/// an emulated machine needs longer, and other clients send all before they look for an answer.
+const UNWANTED_BYTES: u64 = 16 << 20;
+const UNWANTED_TIME: Duration = Duration::from_secs(5);
 
 /// Serves clients until the listener fails for good; ends only by being dropped.
 pub(crate) async fn serve(listener: UnixListener, engine: Arc<Engine>) {
@@ -30,7 +40,7 @@ pub(crate) async fn serve(listener: UnixListener, engine: Arc<Engine>) {
             Err(error) => {
                 // Out of descriptors, most likely: those that are served now give some back.
                 warn!(%error, "could not accept a client");
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                sleep(Duration::from_millis(50)).await;
             }
         }
     }
@@ -56,9 +66,21 @@ async fn carry(
         debug!(error = %crate::error::chain(&error), "connection ended");
     }
     let parts = connection.into_parts();
-    if let Some(takeover) = hijacker.takeover() {
-        takeover(parts.io.socket, parts.read_buf).await;
+    match hijacker.takeover() {
+        Some(takeover) => takeover(parts.io.socket, parts.read_buf).await,
+        None => part(parts.io.socket).await,
     }
+}
+
+/// Closes a connection. A client whose request was refused may be sending its body still: if that met a closed socket, the
+/// client would see a broken pipe in place of the answer, so what it sends is taken a while longer and thrown away.
+async fn part(mut socket: UnixStream) {
+    if socket.shutdown().await.is_err() {
+        return;
+    }
+    let mut rest = socket.take(UNWANTED_BYTES);
+    // A client that is slower, or sends more, has had its answer and its chance.
+    let _ = timeout(UNWANTED_TIME, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
 }
 
 /// Answers one request, whatever it is.
@@ -86,13 +108,15 @@ async fn route(
     let (asked, path) = version::split(request.uri().path());
     let path = form::unescape(path, false)?;
     let (route, name) =
-        routes::find(request.method(), &path).ok_or_else(|| ApiError::not_found("page not found"))?;
+        routes::find(request.method(), &path).ok_or_else(|| absent::answer(request.method(), &path))?;
     let version = match version::negotiate(asked) {
         Err(failure) if asked < Some(version::OLDEST) => return Ok(reply::plain_error(&failure)),
         other => other?,
     };
-    if route.hijacks && request.method() == Method::POST {
-        hijacker.stop_reading();
+    match route.hijacks {
+        Hijacks::AfterHead | Hijacks::Websocket => hijacker.stop_reading(),
+        Hijacks::AfterBody => hijacker.hide_end(),
+        Hijacks::Never => {}
     }
     let form = Form::parse(request.uri().query().unwrap_or_default());
     let (head, body) = request.into_parts();
@@ -105,8 +129,12 @@ async fn route(
         }
         Err(error) => Err(error),
     };
-    if !route.hijacks {
-        return outcome;
+    match route.hijacks {
+        Hijacks::Never => return outcome,
+        Hijacks::AfterBody | Hijacks::Websocket => {
+            return outcome.or_else(|failure| Ok(closing(reply::error(&failure))));
+        }
+        Hijacks::AfterHead => {}
     }
     Ok(closing(outcome.unwrap_or_else(|failure| reply::stream_error(&failure))))
 }
@@ -120,10 +148,8 @@ fn add_headers(reply: &mut Reply) {
 
 #[cfg(test)]
 mod tests {
-    use hyper::StatusCode;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
     use super::*;
+    use hyper::StatusCode;
 
     /// Answers `/take` with a takeover that shouts back what it gets, and all else with 204.
     fn reply(hijacker: Hijacker, request: Request<Incoming>) -> BoxFuture<'static, Reply> {

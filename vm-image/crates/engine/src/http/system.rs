@@ -11,7 +11,6 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use super::call::Call;
 use super::reply::{self, Reply, ReplyBody};
 use super::version;
-use crate::containers::Handle;
 use crate::engine::Engine;
 use crate::error::ApiError;
 use crate::system::{self, Host};
@@ -48,6 +47,11 @@ fn pong(body: Option<Bytes>) -> Reply {
     }
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     reply
+}
+
+/// `GET /plugins`: this engine has none.
+pub(crate) async fn plugins(_call: Call) -> Result<Reply, ApiError> {
+    Ok(reply::json(StatusCode::OK, &[(); 0]))
 }
 
 /// `GET /version`.
@@ -107,13 +111,17 @@ fn describe(engine: &Engine) -> Info {
             warnings.push(warning.to_owned());
         }
     }
-    let states: Vec<bool> = engine.containers.all().iter().map(Handle::is_running).collect();
-    let running = states.iter().filter(|running| **running).count();
+    let states: Vec<&str> = engine.containers.all().iter().map(|handle| handle.state().name()).collect();
+    let count = |name: &str| states.iter().filter(|state| **state == name).count();
+    let (running, paused) = (count("running"), count("paused"));
+    // A file of them that cannot be read is a pull's to complain of.
+    let proxies = engine.config.registries.proxies().unwrap_or_default();
     Info {
         id: engine.id.clone(),
         containers: states.len(),
         containers_running: running,
-        containers_stopped: states.len() - running,
+        containers_paused: paused,
+        containers_stopped: states.len() - running - paused,
         images: engine.images.list().len(),
         driver: "overlay2".into(),
         driver_status: [("Backing Filesystem", "extfs"), ("Supports d_type", "true"), ("userxattr", "false")]
@@ -123,7 +131,7 @@ fn describe(engine: &Engine) -> Info {
             volume: vec!["local".into()],
             network: ["bridge", "host", "null"].map(str::to_owned).into(),
             authorization: None,
-            log: ["json-file", "none"].map(str::to_owned).into(),
+            log: ["json-file", "local", "none"].map(str::to_owned).into(),
         },
         memory_limit: memory,
         swap_limit: memory,
@@ -148,6 +156,9 @@ fn describe(engine: &Engine) -> Info {
         index_server_address: "https://index.docker.io/v1/".into(),
         ncpu: host.cpus,
         mem_total: host.memory,
+        http_proxy: without_password(&proxies.http),
+        https_proxy: without_password(&proxies.https),
+        no_proxy: proxies.no_proxy,
         docker_root_dir: engine.config.data_root.display().to_string(),
         name: system::hostname(),
         server_version: env!("CARGO_PKG_VERSION").into(),
@@ -158,8 +169,42 @@ fn describe(engine: &Engine) -> Info {
         default_runtime: "caisson".into(),
         live_restore_enabled: true,
         containerd_commit: Commit::default(),
-        security_options: ["name=seccomp,profile=builtin", "name=cgroupns"].map(str::to_owned).into(),
+        security_options: security_options(engine),
         warnings: (!warnings.is_empty()).then_some(warnings),
         ..Info::default()
+    }
+}
+
+fn security_options(engine: &Engine) -> Vec<String> {
+    let users = engine.config.remap.as_ref().map(|_| "name=userns");
+    ["name=seccomp,profile=builtin"]
+        .into_iter()
+        .chain(users)
+        .chain(["name=cgroupns"])
+        .map(str::to_owned)
+        .collect()
+}
+
+/// A proxy for everybody to see, in dockerd's way: whoever it is that it is used by, and their password, are masked.
+fn without_password(url: &str) -> String {
+    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+        Some((scheme, rest)) => format!("{scheme}://xxxxx:xxxxx@{rest}"),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_shown_without_its_password() {
+        for (url, shown) in [
+            ("http://u:p@w@proxy:1", "http://xxxxx:xxxxx@proxy:1"),
+            ("http://proxy:1", "http://proxy:1"),
+            ("", ""),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
     }
 }

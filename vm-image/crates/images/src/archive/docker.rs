@@ -39,7 +39,8 @@ fn plan_item(spool: &Spool, item: Item, limits: &Limits) -> Result<Planned, Load
         item.repo_tags.unwrap_or_default().iter().map(|tag| read_tag(tag)).collect::<Result<_, _>>()?;
     // An empty parent is none.
     let parent = item.parent.and_then(|parent| parent.parse().ok()).map(ImageId);
-    Ok(Planned { bytes, config, layers, tags, parent })
+    let (kept, is_another_platform) = (Vec::new(), false);
+    Ok(Planned { bytes, config, layers, tags, parent, kept, is_another_platform })
 }
 
 fn layer(spool: &Spool, name: &str) -> Result<Layer, LoadError> {

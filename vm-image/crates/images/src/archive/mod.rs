@@ -5,13 +5,12 @@
 //! images before it in the archive stay, as with dockerd.
 
 mod docker;
+mod layers;
 mod oci;
 mod spool;
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
-
-use sha2::{Digest as _, Sha256};
 
 use crate::config::{ImageConfig, Platform};
 use crate::digest::{DiffId, Digest, ImageId};
@@ -19,8 +18,9 @@ use crate::durable::StateError;
 use crate::error::{Classified, ErrorKind};
 use crate::layer::{LayerError, Staged};
 use crate::reference::{Reference, ReferenceError};
-use crate::store::{CreateError, Store};
+use crate::store::{CreateError, Manifest, Store};
 use crate::tar::TarError;
+use layers::Wanted;
 use spool::{Section, Spool};
 
 /// How to load.
@@ -184,6 +184,17 @@ struct Planned {
     layers: Vec<Layer>,
     tags: Vec<Reference>,
     parent: Option<ImageId>,
+    /// The manifests of it that the archive has.
+    kept: Vec<Kept>,
+    /// An image before it has got its tags, too, for another platform.
+    is_another_platform: bool,
+}
+
+/// A manifest of the archive, with its own bytes and those of the index that led to it.
+#[derive(Debug)]
+struct Kept {
+    manifest: Manifest,
+    documents: Vec<Vec<u8>>,
 }
 
 /// A layer of the archive.
@@ -200,13 +211,16 @@ impl Store {
     /// `archive` is read once, to its end. Events come on the calling thread.
     pub fn load(
         &self,
-        archive: impl Read,
+        archive: impl Read + Send,
         options: &LoadOptions,
         on_event: &mut dyn FnMut(LoadEvent),
     ) -> Result<Vec<Loaded>, LoadError> {
         let spool = Spool::receive(archive, &self.tmp(), self.limits())?;
         let mut load = Load { store: self, on_event, loaded: Vec::new(), parents: Vec::new() };
-        for image in self.plan(&spool, options)? {
+        let planned = self.plan(&spool, options)?;
+        // Now the last layer that is read takes the file with it, which else would be flushed to the disk with the layers.
+        drop(spool);
+        for image in planned {
             load.image(image)?;
         }
         load.set_parents()?;
@@ -214,15 +228,24 @@ impl Store {
         Ok(load.loaded)
     }
 
+    /// Docker's own manifest tells most, unless the layout's index has the same for several platforms.
     fn plan(&self, spool: &Spool, options: &LoadOptions) -> Result<Vec<Planned>, LoadError> {
-        let platform = options.platform.as_ref();
-        if let Some(manifest) = spool.read(docker::MANIFEST, self.limits())? {
-            let mut planned = docker::plan(spool, &manifest, self.limits())?;
-            planned.retain(|image| platform.is_none_or(|wanted| wanted.runs(&image.config.platform())));
-            return Ok(planned);
+        let (platform, limits) = (options.platform.as_ref(), self.limits());
+        let index = spool.read(oci::INDEX, limits)?;
+        let manifest = spool.read(docker::MANIFEST, limits)?;
+        let manifest = manifest.filter(|_| !index.as_ref().is_some_and(|index| oci::has_indexes(index)));
+        let Some(manifest) = manifest else {
+            return oci::plan(spool, &index.ok_or(LoadError::NoManifest)?, platform, limits);
+        };
+        let mut planned = docker::plan(spool, &manifest, limits)?;
+        planned.retain(|image| platform.is_none_or(|wanted| image.config.is_for(wanted)));
+        let kept = index.map(|index| oci::manifests(spool, &index, limits)).unwrap_or_default();
+        for (config, kept) in kept {
+            if let Some(image) = planned.iter_mut().find(|image| Digest::of(&image.bytes) == config) {
+                image.kept.push(kept);
+            }
         }
-        let index = spool.read(oci::INDEX, self.limits())?.ok_or(LoadError::NoManifest)?;
-        oci::plan(spool, &index, platform, self.limits())
+        Ok(planned)
     }
 }
 
@@ -238,58 +261,47 @@ impl Load<'_> {
         (self.on_event)(LoadEvent::Message(line + "\n"));
     }
 
-    fn image(&mut self, image: Planned) -> Result<(), LoadError> {
+    fn image(&mut self, mut image: Planned) -> Result<(), LoadError> {
         let diff_ids = &image.config.rootfs.diff_ids;
         if image.layers.len() != diff_ids.len() {
             return Err(LoadError::LayerCount { expected: image.layers.len(), found: diff_ids.len() });
         }
         let (lease, present) = self.store.lease(diff_ids);
         let mut seen: BTreeSet<DiffId> = BTreeSet::new();
-        let mut staged = Vec::new();
-        for (index, layer) in image.layers.into_iter().enumerate() {
+        let mut wanted = Vec::new();
+        for (index, layer) in std::mem::take(&mut image.layers).into_iter().enumerate() {
             if !present[index] && seen.insert(diff_ids[index]) {
-                staged.push(self.layer(index, layer, diff_ids[index])?);
+                wanted.push(Wanted { index, layer, diff_id: diff_ids[index] });
             }
         }
-        let committed = self.commit(&image.bytes, staged, &image.tags);
+        let staged = layers::stage(self.store, wanted, self.on_event)?;
+        let committed = self.commit(&image, staged);
         drop(lease);
-        let id = committed.inspect_err(|_| self.sweep())?;
+        let (id, lines) = committed.inspect_err(|_| self.sweep())?;
+        lines.into_iter().for_each(|line| self.message(line));
         self.parents.extend(image.parent.map(|parent| (id, parent)));
-        self.loaded.push(Loaded { id, tags: image.tags });
+        if !image.is_another_platform {
+            self.loaded.push(Loaded { id, tags: image.tags });
+        }
         Ok(())
     }
 
-    fn layer(&mut self, index: usize, layer: Layer, expected: DiffId) -> Result<Staged, LoadError> {
-        let refused = |error| match error {
-            LayerError::NoSpace => LoadError::NoSpace,
-            error => LoadError::Layer(expected, error),
-        };
-        let digest = layer.digest;
-        let mut source = Watched::new(layer, expected, self.on_event);
-        let staged = self.store.layer_store().stage(&mut source, self.store.limits()).map_err(refused)?;
-        let found = source.finish().map_err(|error| refused(LayerError::Tar(TarError::from_read(error))))?;
-        if let (Some(digest), Some(found)) = (digest, found)
-            && digest != found
-        {
-            return Err(LoadError::Digest { name: format!("blobs/sha256/{}", digest.hex()), found });
-        }
-        match staged.diff_id == expected {
-            true => Ok(staged),
-            false => Err(LoadError::DiffId { index, expected, found: staged.diff_id }),
-        }
-    }
-
-    fn commit(
-        &mut self,
-        config: &[u8],
-        staged: Vec<Staged>,
-        tags: &[Reference],
-    ) -> Result<ImageId, LoadError> {
+    /// Makes an image and its names; also says what is to be told of that.
+    fn commit(&self, image: &Planned, staged: Vec<Staged>) -> Result<(ImageId, Vec<String>), LoadError> {
+        let staged = self.store.layer_store().flush(staged)?;
         let mut change = self.store.change();
         change.add_layers(staged)?;
-        let id = change.add_image(config)?;
+        let id = change.add_image(&image.bytes)?;
+        for kept in &image.kept {
+            let documents: Vec<_> = kept.documents.iter().map(Vec::as_slice).collect();
+            change.add_manifest(&id, kept.manifest.clone(), &documents)?;
+        }
         let mut lines = Vec::new();
-        for tag in tags {
+        for tag in &image.tags {
+            if image.is_another_platform {
+                change.name_platform(tag, id)?;
+                continue;
+            }
             if let Some(before) = change.name(tag, id)? {
                 lines.push(format!(
                     "The image {} already exists, renaming the old one with ID {before} to empty string",
@@ -298,9 +310,7 @@ impl Load<'_> {
             }
             lines.push(format!("Loaded image: {}", tag.familiar()));
         }
-        drop(change);
-        lines.into_iter().for_each(|line| self.message(line));
-        Ok(id)
+        Ok((id, lines))
     }
 
     /// Removes the layers of an image that could not be made, for which there may be no room.
@@ -335,52 +345,6 @@ impl Load<'_> {
             let ids: Vec<_> = self.loaded.iter().map(|loaded| loaded.id).collect();
             ids.into_iter().for_each(|id| self.message(format!("Loaded image ID: {id}")));
         }
-    }
-}
-
-/// Tells how far a layer has been read, and takes the digest of its bytes.
-struct Watched<'a> {
-    section: Section,
-    /// Only a blob that has a digest to compare needs one.
-    hasher: Option<Sha256>,
-    id: String,
-    total: u64,
-    told: u64,
-    on_event: &'a mut dyn FnMut(LoadEvent),
-}
-
-impl<'a> Watched<'a> {
-    fn new(layer: Layer, id: DiffId, on_event: &'a mut dyn FnMut(LoadEvent)) -> Self {
-        let total = layer.section.len();
-        let hasher = layer.digest.map(|_| Sha256::new());
-        Self { section: layer.section, hasher, id: id.0.short(), total, told: 0, on_event }
-    }
-
-    fn tell(&mut self) {
-        self.told = self.total - self.section.len();
-        let event = LoadEvent::Layer { id: self.id.clone(), current: self.told, total: self.total };
-        (self.on_event)(event);
-    }
-
-    /// Reads what the decompressor left, and gives the digest of all.
-    fn finish(mut self) -> io::Result<Option<Digest>> {
-        io::copy(&mut self, &mut io::sink())?;
-        self.tell();
-        Ok(self.hasher.map(Digest::finish))
-    }
-}
-
-impl Read for Watched<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.section.read(buffer)?;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&buffer[..read]);
-        }
-        let step = (self.total / 100).max(512 * 1024);
-        if self.total - self.section.len() >= self.told + step {
-            self.tell();
-        }
-        Ok(read)
     }
 }
 

@@ -1,17 +1,22 @@
 //! An OCI image layout in a tar: `index.json` leads to manifests, or to indexes that have a manifest for each platform
 //! (OCI image specification, "Image Layout"). Everything is named by its digest, and checked.
+//!
+//! Under a name all platforms are loaded whose content is in the archive, unless one is asked for: whoever saves part of an
+//! index leaves the index as it was. An index without a name is loaded for one platform, since nothing would hold the
+//! others together.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::spool::Spool;
-use super::{Layer, LoadError, Planned};
+use super::{Kept, Layer, LoadError, Planned};
 use crate::config::Platform;
 use crate::digest::Digest;
+use crate::manifest::{self, DEPTH_MAX, Descriptor, ImageManifest};
 use crate::reference::Reference;
-use crate::store::{Limits, read_config};
+use crate::store::{Limits, Manifest, read_config};
 
 pub(super) const INDEX: &str = "index.json";
 
@@ -19,14 +24,6 @@ pub(super) const INDEX: &str = "index.json";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// What the specification has for a name, which may be a mere tag.
 const OCI_NAME: &str = "org.opencontainers.image.ref.name";
-/// Where BuildKit says that a manifest is no image but says something of one.
-const DOCKER_REFERENCE_TYPE: &str = "vnd.docker.reference.type";
-
-const INDEX_TYPES: [&str; 2] =
-    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
-
-/// How deep indexes may lead to indexes.
-const DEPTH_MAX: usize = 4;
 
 #[derive(Debug, Deserialize)]
 struct Index {
@@ -34,79 +31,82 @@ struct Index {
     manifests: Option<Vec<Descriptor>>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    #[serde(default)]
-    layers: Option<Vec<Descriptor>>,
+impl Index {
+    fn read(bytes: &[u8], name: &str) -> Result<Vec<Descriptor>, LoadError> {
+        let index: Self =
+            serde_json::from_slice(bytes).map_err(|error| LoadError::Json(name.to_owned(), error))?;
+        Ok(index.manifests.unwrap_or_default())
+    }
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    #[serde(default)]
-    media_type: Option<String>,
+/// A manifest of an image that may be loaded, and the index that led to it.
+#[derive(Debug, Clone)]
+struct Found {
+    descriptor: Descriptor,
+    index: Option<Arc<Document>>,
+}
+
+/// An index, byte for byte.
+#[derive(Debug)]
+struct Document {
     digest: Digest,
-    #[serde(default)]
-    platform: Option<Platform>,
-    #[serde(default)]
-    annotations: Option<BTreeMap<String, String>>,
+    bytes: Vec<u8>,
 }
 
-impl Descriptor {
-    fn is_index(&self) -> bool {
-        self.media_type.as_deref().is_some_and(|media_type| INDEX_TYPES.contains(&media_type))
-    }
-
-    fn annotation(&self, name: &str) -> Option<&str> {
-        self.annotations.as_ref()?.get(name).map(String::as_str)
-    }
-
-    /// Attestations have no platform, or one that is unknown.
-    fn is_image(&self) -> bool {
-        let unknown = self.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
-        !unknown && self.annotation(DOCKER_REFERENCE_TYPE).is_none()
-    }
-
-    fn name(&self) -> Result<Option<Reference>, LoadError> {
-        let name = self.annotation(CONTAINERD_NAME).or_else(|| {
-            // A mere tag names nothing.
-            self.annotation(OCI_NAME).filter(|name| name.contains(['/', ':']))
-        });
-        let name = name.map(Reference::parse).transpose()?;
-        Ok(name.map(Reference::or_latest).filter(|name| name.digest().is_none()))
-    }
-
-    fn member(&self) -> String {
-        format!("blobs/sha256/{}", self.digest.hex())
-    }
+fn name(of: &Descriptor) -> Result<Option<Reference>, LoadError> {
+    let name = of.annotation(CONTAINERD_NAME).or_else(|| {
+        // A mere tag names nothing.
+        of.annotation(OCI_NAME).filter(|name| name.contains(['/', ':']))
+    });
+    let name = name.map(Reference::parse).transpose()?;
+    Ok(name.map(Reference::or_latest).filter(|name| name.digest().is_none()))
 }
 
-/// The images that the index leads to: of each name one, for this platform if there are several.
+fn member(of: &Descriptor) -> String {
+    format!("blobs/sha256/{}", of.digest.hex())
+}
+
+/// Whether an index leads to indexes, which Docker's own manifest beside it cannot tell of.
+pub(super) fn has_indexes(index: &[u8]) -> bool {
+    Index::read(index, INDEX).is_ok_and(|manifests| manifests.iter().any(Descriptor::is_index))
+}
+
+/// The images that the index leads to.
 pub(super) fn plan(
     spool: &Spool,
     index: &[u8],
     platform: Option<&Platform>,
     limits: &Limits,
 ) -> Result<Vec<Planned>, LoadError> {
-    let index: Index =
-        serde_json::from_slice(index).map_err(|error| LoadError::Json(INDEX.to_owned(), error))?;
     let plan = Planner { spool, platform, limits };
-    let mut chosen: Vec<(Option<Reference>, Vec<Descriptor>)> = Vec::new();
-    for descriptor in index.manifests.unwrap_or_default().into_iter().filter(Descriptor::is_image) {
-        let name = descriptor.name()?;
-        match chosen.iter_mut().find(|(other, _)| *other == name) {
+    let mut named: Vec<(Option<Reference>, Vec<Descriptor>)> = Vec::new();
+    for descriptor in Index::read(index, INDEX)?.into_iter().filter(Descriptor::is_image) {
+        let name = name(&descriptor)?;
+        match named.iter_mut().find(|(other, _)| *other == name) {
             Some((_, same)) => same.push(descriptor),
-            None => chosen.push((name, vec![descriptor])),
+            None => named.push((name, vec![descriptor])),
         }
     }
     let mut planned: Vec<Planned> = Vec::new();
-    for (name, descriptors) in chosen {
-        for manifest in plan.manifests(&descriptors)? {
-            plan.add(&mut planned, &manifest, name.clone())?;
+    for (name, descriptors) in named {
+        match name {
+            Some(name) => plan.all(&mut planned, descriptors, &name)?,
+            None => plan.each(&mut planned, descriptors)?,
         }
     }
     Ok(planned)
+}
+
+/// The manifests in `index.json` of images that another list in the archive tells of, by their configurations.
+pub(super) fn manifests(spool: &Spool, index: &[u8], limits: &Limits) -> Vec<(Digest, Kept)> {
+    let plan = Planner { spool, platform: None, limits };
+    let images = Index::read(index, INDEX).unwrap_or_default().into_iter().filter(Descriptor::is_image);
+    let kept = images.filter_map(|descriptor| {
+        let found = Found { descriptor, index: None };
+        let (manifest, bytes) = plan.manifest(&found.descriptor).ok()?;
+        Some((manifest.config.digest, kept(&found, bytes)))
+    });
+    kept.collect()
 }
 
 struct Planner<'a> {
@@ -116,62 +116,104 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// What of several descriptors of the same name is to be loaded. Different images without a name are all loaded;
-    /// the same for different platforms is loaded for one.
-    fn manifests(&self, same_name: &[Descriptor]) -> Result<Vec<Descriptor>, LoadError> {
-        let (with, without): (Vec<_>, Vec<_>) = same_name
-            .iter()
-            .cloned()
-            .partition(|descriptor| descriptor.platform.is_some() && !descriptor.is_index());
-        let mut manifests = Vec::new();
-        for descriptor in without {
-            manifests.push(self.descend(descriptor, 0)?);
+    /// Plans what has no name: different images, each for one platform.
+    fn each(&self, planned: &mut Vec<Planned>, descriptors: Vec<Descriptor>) -> Result<(), LoadError> {
+        let (with, without): (Vec<_>, Vec<_>) = descriptors
+            .into_iter()
+            .map(|descriptor| Found { descriptor, index: None })
+            .partition(|found| found.descriptor.platform.is_some() && !found.descriptor.is_index());
+        for found in without {
+            let found = self.choose(self.descend(found, 0)?)?;
+            self.add(planned, &found, None)?;
         }
-        if !with.is_empty() {
-            manifests.push(self.choose(with)?);
+        match with.is_empty() {
+            true => Ok(()),
+            false => self.add(planned, &self.choose(with)?, None),
         }
-        Ok(manifests)
     }
 
-    fn descend(&self, descriptor: Descriptor, depth: usize) -> Result<Descriptor, LoadError> {
-        if !descriptor.is_index() {
-            return Ok(descriptor);
+    /// Plans what has a name: the same image, for each platform that is there or for the one that is asked for.
+    fn all(
+        &self,
+        planned: &mut Vec<Planned>,
+        descriptors: Vec<Descriptor>,
+        name: &Reference,
+    ) -> Result<(), LoadError> {
+        let mut all = Vec::new();
+        for descriptor in descriptors {
+            all.extend(self.descend(Found { descriptor, index: None }, 0)?);
+        }
+        if self.platform.is_some() || all.len() == 1 {
+            return self.add(planned, &self.choose(all)?, Some((name, false)));
+        }
+        let here = Platform::here();
+        let runs_here =
+            |found: &Found| found.descriptor.platform.as_ref().is_some_and(|platform| here.runs(platform));
+        all.sort_by_key(|found| !runs_here(found));
+        let mut whole = all.iter().filter(|found| self.is_whole(&found.descriptor)).peekable();
+        if whole.peek().is_none() {
+            // It says what is missing.
+            return self.add(planned, &self.choose(all)?, Some((name, false)));
+        }
+        whole.enumerate().try_for_each(|(at, found)| self.add(planned, found, Some((name, at > 0))))
+    }
+
+    /// Whether all of an image is in the archive.
+    fn is_whole(&self, descriptor: &Descriptor) -> bool {
+        let has = |descriptor: &Descriptor| self.spool.open(&member(descriptor)).is_some();
+        has(descriptor)
+            && self
+                .manifest(descriptor)
+                .is_ok_and(|(manifest, _)| has(&manifest.config) && manifest.layers.iter().all(has))
+    }
+
+    /// The images that a descriptor leads to: itself, or those of the index that it points to.
+    fn descend(&self, from: Found, depth: usize) -> Result<Vec<Found>, LoadError> {
+        if !from.descriptor.is_index() {
+            return Ok(vec![from]);
         }
         if depth == DEPTH_MAX {
             return Err(LoadError::TooDeep);
         }
-        let index: Index = self.document(&descriptor)?;
-        let images = index.manifests.unwrap_or_default().into_iter().filter(Descriptor::is_image).collect();
-        self.descend(self.choose(images)?, depth + 1)
+        let bytes = self.checked(&from.descriptor)?;
+        let below = Index::read(&bytes, &member(&from.descriptor))?;
+        let index = from.index.unwrap_or_else(|| {
+            // The outermost is what the name leads to.
+            Arc::new(Document { digest: from.descriptor.digest, bytes })
+        });
+        let mut found = Vec::new();
+        for descriptor in below.into_iter().filter(Descriptor::is_image) {
+            found.extend(self.descend(Found { descriptor, index: Some(Arc::clone(&index)) }, depth + 1)?);
+        }
+        Ok(found)
     }
 
     /// The one for the platform that is asked for; else for this one; else the only one.
-    fn choose(&self, descriptors: Vec<Descriptor>) -> Result<Descriptor, LoadError> {
+    fn choose(&self, all: Vec<Found>) -> Result<Found, LoadError> {
         let here = Platform::here();
         let wanted = self.platform.unwrap_or(&here);
-        let is_wanted = |descriptor: &&Descriptor| match &descriptor.platform {
-            Some(platform) => wanted.runs(platform),
-            None => false,
-        };
-        let only = match descriptors.as_slice() {
-            [only] if self.platform.is_none() || only.platform.is_none() => Some(only),
+        let is_wanted =
+            |found: &&Found| found.descriptor.platform.as_ref().is_some_and(|platform| wanted.runs(platform));
+        let only = match all.as_slice() {
+            [only] if self.platform.is_none() || only.descriptor.platform.is_none() => Some(only),
             _ => None,
         };
-        descriptors
-            .iter()
-            .find(is_wanted)
-            .or(only)
-            .cloned()
-            .ok_or_else(|| LoadError::NoPlatform(wanted.clone()))
+        let chosen = all.iter().find(is_wanted).or(only).cloned();
+        chosen.ok_or_else(|| LoadError::NoPlatform(wanted.clone()))
     }
 
-    fn document<T: DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<T, LoadError> {
+    fn manifest(&self, descriptor: &Descriptor) -> Result<(ImageManifest, Vec<u8>), LoadError> {
         let bytes = self.checked(descriptor)?;
-        serde_json::from_slice(&bytes).map_err(|error| LoadError::Json(descriptor.member(), error))
+        let manifest = self.parsed(descriptor, &bytes)?;
+        Ok((manifest, bytes))
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, of: &Descriptor, bytes: &[u8]) -> Result<T, LoadError> {
+        serde_json::from_slice(bytes).map_err(|error| LoadError::Json(member(of), error))
     }
 
     fn checked(&self, descriptor: &Descriptor) -> Result<Vec<u8>, LoadError> {
-        let name = descriptor.member();
+        let name = member(descriptor);
         let bytes = self.spool.read(&name, self.limits)?.ok_or_else(|| LoadError::Missing(name.clone()))?;
         match Digest::of(&bytes) {
             found if found == descriptor.digest => Ok(bytes),
@@ -179,36 +221,49 @@ impl Planner<'_> {
         }
     }
 
-    /// Plans an image; if it is planned already, only its name is new.
+    /// Plans an image under a name, which an image before it may have got for another platform; if it is planned
+    /// already, only its name is new.
     fn add(
         &self,
         planned: &mut Vec<Planned>,
-        image: &Descriptor,
-        name: Option<Reference>,
+        found: &Found,
+        name: Option<(&Reference, bool)>,
     ) -> Result<(), LoadError> {
-        let manifest: Manifest = self.document(image)?;
+        let (manifest, bytes_of_manifest) = self.manifest(&found.descriptor)?;
         let bytes = self.checked(&manifest.config)?;
-        match planned.iter_mut().find(|other| other.bytes == bytes) {
-            Some(other) => other.tags.extend(name),
-            None => {
-                let config = read_config(&bytes)?;
-                let layers = manifest.layers.unwrap_or_default();
-                let layers = layers.iter().map(|layer| self.layer(layer)).collect::<Result<_, _>>()?;
-                planned.push(Planned {
-                    bytes,
-                    config,
-                    layers,
-                    tags: name.into_iter().collect(),
-                    parent: None,
-                });
-            }
+        let tags: Vec<_> = name.map(|(name, _)| name.clone()).into_iter().collect();
+        let is_another_platform = name.is_some_and(|(_, is_another)| is_another);
+        let same =
+            |other: &&mut Planned| other.bytes == bytes && other.is_another_platform == is_another_platform;
+        if let Some(other) = planned.iter_mut().find(same) {
+            other.tags.extend(tags);
+            return Ok(());
         }
+        let config = read_config(&bytes)?;
+        if let Some(wanted) = self.platform.filter(|wanted| !config.is_for(wanted)) {
+            return Err(LoadError::NoPlatform(wanted.clone()));
+        }
+        let layers = manifest.layers.iter().map(|layer| self.layer(layer)).collect::<Result<_, _>>()?;
+        let kept = vec![kept(found, bytes_of_manifest)];
+        planned.push(Planned { bytes, config, layers, tags, parent: None, kept, is_another_platform });
         Ok(())
     }
 
     fn layer(&self, descriptor: &Descriptor) -> Result<Layer, LoadError> {
-        let name = descriptor.member();
+        let name = member(descriptor);
         let section = self.spool.open(&name).ok_or(LoadError::Missing(name))?;
         Ok(Layer { section, digest: Some(descriptor.digest) })
     }
+}
+
+/// A manifest that is to be kept with the image that it is of, and the index that led to it.
+fn kept(found: &Found, bytes: Vec<u8>) -> Kept {
+    let manifest = Manifest {
+        digest: found.descriptor.digest,
+        media_type: manifest::media_type(&bytes, Some(&found.descriptor.media_type)),
+        size: bytes.len() as u64,
+        index: found.index.as_ref().map(|index| index.digest),
+    };
+    let index = found.index.as_ref().map(|index| index.bytes.clone());
+    Kept { manifest, documents: std::iter::once(bytes).chain(index).collect() }
 }

@@ -40,7 +40,7 @@ pub(super) struct Section {
 
 impl Spool {
     /// Takes an archive to its end.
-    pub(super) fn receive(source: impl Read, tmp: &Path, limits: &Limits) -> Result<Self, LoadError> {
+    pub(super) fn receive(source: impl Read + Send, tmp: &Path, limits: &Limits) -> Result<Self, LoadError> {
         let file = tempfile::tempfile_in(tmp).map_err(LoadError::Spool)?;
         let mut plain = decompressed(source).map_err(TarError::from_read)?;
         let space = Space::of(tmp, limits.keep_free).map_err(LoadError::Spool)?;

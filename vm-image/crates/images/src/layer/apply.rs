@@ -11,18 +11,21 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::LayerError;
 use super::path::LayerPath;
 use super::space::Space;
 use super::tree::{self, Found, OVERLAY_OPAQUE, Place, Tree};
+use super::{LayerError, decompressed};
+use crate::files::UnpackOptions;
 use crate::store::Limits;
-use crate::tar::{Archive, Chunk, Device, Kind, Member, Time};
+use crate::tar::{Archive, Chunk, Device, Kind, Member, TarError, Time};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -34,16 +37,53 @@ const BUFFER: usize = 256 * 1024;
 /// Runs of zeros from this length on become holes.
 const HOLE_MIN: usize = 4096;
 
+/// What an archive's members mean.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Manner<'a> {
+    /// Changes to the layers below.
+    Layer,
+    /// Files, to be put beside and over those that are there.
+    Copy(&'a UnpackOptions),
+}
+
+/// Unpacks an archive of files, compressed or not, at a path of the tree `root`.
+pub(crate) fn copy(
+    source: impl Read + Send,
+    root: OwnedFd,
+    at: &Path,
+    manner: Manner<'_>,
+) -> Result<(), LayerError> {
+    let source = decompressed(source).map_err(|error| LayerError::Tar(TarError::from_read(error)))?;
+    let space = root.try_clone().and_then(|root| Space::below(root, 0));
+    let mut applier = Applier {
+        archive: Archive::new(source),
+        tree: Tree::below(root),
+        base: clean(at.as_os_str().as_bytes())?,
+        space: space.map_err(|error| LayerError::file("open", &LayerPath::ROOT, error))?,
+        times: HashMap::new(),
+        buffer: vec![0; BUFFER],
+        size: 0,
+        manner,
+    };
+    while let Some(member) = applier.archive.next_member()? {
+        applier.member(&member)?;
+    }
+    applier.set_directory_times();
+    Ok(())
+}
+
 /// Unpacks `source` into the empty directory `root`; returns the bytes in its files.
-pub(super) fn apply(source: impl Read, root: &Path, limits: &Limits) -> Result<u64, LayerError> {
+pub(crate) fn apply(source: impl Read, root: &Path, limits: &Limits) -> Result<u64, LayerError> {
     let mut applier = Applier {
         archive: Archive::new(source),
         tree: Tree::open(root).map_err(|error| LayerError::file("open", &LayerPath::ROOT, error))?,
         space: Space::of(root, limits.keep_free)
             .map_err(|error| LayerError::file("open", &LayerPath::ROOT, error))?,
+        base: LayerPath::ROOT,
         times: HashMap::new(),
         buffer: vec![0; BUFFER],
         size: 0,
+        manner: Manner::Layer,
     };
     let mut entries = 0;
     while let Some(member) = applier.archive.next_member()? {
@@ -57,9 +97,12 @@ pub(super) fn apply(source: impl Read, root: &Path, limits: &Limits) -> Result<u
     Ok(applier.size)
 }
 
-struct Applier<R> {
+struct Applier<'a, R> {
     archive: Archive<R>,
     tree: Tree,
+    /// Where in the tree the archive's own root is.
+    base: LayerPath,
+    manner: Manner<'a>,
     space: Space,
     /// The times of directories, to be set when nothing changes them any more.
     times: HashMap<LayerPath, Time>,
@@ -67,11 +110,14 @@ struct Applier<R> {
     size: u64,
 }
 
-impl<R: Read> Applier<R> {
+impl<R: Read> Applier<'_, R> {
     fn member(&mut self, member: &Member) -> Result<(), LayerError> {
         let path = clean(&member.path)?;
         let Some((parent, name)) = path.split() else { return Ok(()) };
         self.take_space(512)?;
+        if let Manner::Copy(options) = self.manner {
+            return self.copied(&self.base.join_all(&path), member, options);
+        }
         match name.strip_prefix(WHITEOUT) {
             None => self.file(&path, member),
             Some(_) if name == OPAQUE => self.opaque(&parent),
@@ -79,6 +125,38 @@ impl<R: Read> Applier<R> {
             Some(b"" | b"." | b"..") => Err(LayerError::BadWhiteout(path.to_string())),
             Some(hidden) => self.whiteout(&parent.join(hidden)),
         }
+    }
+
+    fn copied(
+        &mut self,
+        path: &LayerPath,
+        member: &Member,
+        options: &UnpackOptions,
+    ) -> Result<(), LayerError> {
+        if options.keep_kinds {
+            let found =
+                self.place(path)?.found().map_err(|error| LayerError::file("look at", path, error))?;
+            let (is, becomes) = (found == Found::Directory, member.kind == Kind::Directory);
+            if found != Found::Nothing && is != becomes {
+                let name = |is: bool| if is { "directory" } else { "non-directory" };
+                return Err(LayerError::Overwrite {
+                    there: name(is),
+                    new: name(becomes),
+                    path: String::from_utf8_lossy(&member.path).into_owned(),
+                    target: format!("/{path}"),
+                });
+            }
+        }
+        let inside = options.owner.or_else(|| owner(member));
+        let outside = inside.and_then(|(uid, gid)| options.ids.outside(uid, gid));
+        let (uid, gid) = outside.ok_or_else(|| LayerError::BadOwner(path.to_string()))?;
+        self.file(path, &Member { uid: uid.into(), gid: gid.into(), ..member.clone() })
+    }
+
+    /// Copies tell attributes of files and directories only: of others they cannot be set by a descriptor, and a
+    /// container's `/proc`, which would be the other way, is not to be trusted.
+    fn attributes_of_all(&self) -> bool {
+        matches!(self.manner, Manner::Layer)
     }
 
     fn take_space(&mut self, bytes: u64) -> Result<(), LayerError> {
@@ -126,12 +204,12 @@ impl<R: Read> Applier<R> {
             Kind::Symlink => {
                 self.size = self.size.saturating_add(member.target.len() as u64);
                 self.make(&place, |place| place.make_symlink(&member.target)).map_err(at)?;
-                finish(&place, member, owner, false).map_err(at)
+                finish(&place, member, owner, (false, self.attributes_of_all())).map_err(at)
             }
             Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo => {
                 let (kind, device) = node(member.kind);
                 self.make(&place, |place| place.make_node(kind, device)).map_err(at)?;
-                finish(&place, member, owner, true).map_err(at)
+                finish(&place, member, owner, (true, self.attributes_of_all())).map_err(at)
             }
         }
     }
@@ -174,7 +252,7 @@ impl<R: Read> Applier<R> {
     }
 
     fn hard_link(&mut self, path: &LayerPath, place: &Place, member: &Member) -> Result<(), LayerError> {
-        let target = clean(&member.target)?;
+        let target = self.base.join_all(&clean(&member.target)?);
         let mut link = || {
             let target = self.tree.existing_place(&target)?.ok_or(Errno::ISDIR)?;
             if target.found()? == Found::Directory {
@@ -276,12 +354,17 @@ fn node(kind: Kind) -> (FileType, Device) {
 }
 
 /// Owner before mode and attributes: a change of owner takes the set-user-id bit and capabilities away.
-fn finish(place: &Place, member: &Member, (uid, gid): (u32, u32), has_mode: bool) -> io::Result<()> {
+fn finish(
+    place: &Place,
+    member: &Member,
+    (uid, gid): (u32, u32),
+    (has_mode, has_attributes): (bool, bool),
+) -> io::Result<()> {
     place.set_owner(uid, gid)?;
     if has_mode {
         place.set_mode(member.mode)?;
     }
-    for (name, value) in attributes(member) {
+    for (name, value) in attributes(member).filter(|_| has_attributes) {
         tolerate(name, place.set_xattr(name, value))?;
     }
     place.set_times(member.mtime)

@@ -11,27 +11,37 @@ const MAGIC_MAX: usize = 6;
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// Reads `source` through the decompressor that its first bytes ask for.
-pub(crate) fn decompressed<'a>(mut source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let start = first_bytes(&mut source)?;
-    let format = Format::of(&start);
-    let whole = io::Cursor::new(start).chain(source);
-    match format {
-        Format::Plain => Ok(Box::new(whole)),
-        Format::Gzip => Ok(Box::new(MultiGzDecoder::new(whole))),
-        Format::Zstd => {
-            let mut decoder = zstd::Decoder::new(whole)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-            Ok(Box::new(decoder))
-        }
-        Format::Unsupported(name) => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("{name} compression is not supported: use gzip, zstd or none"),
-        )),
+pub(crate) fn decompressed<'a>(source: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    Opened::new(source)?.decompressed()
+}
+
+/// A stream whose first bytes have been seen.
+pub(super) struct Opened<R> {
+    pub(super) format: Format,
+    whole: io::Chain<io::Cursor<Vec<u8>>, R>,
+}
+
+impl<R: Read> Opened<R> {
+    pub(super) fn new(mut source: R) -> io::Result<Self> {
+        let start = first_bytes(&mut source)?;
+        Ok(Self { format: Format::of(&start), whole: io::Cursor::new(start).chain(source) })
+    }
+
+    /// The stream as it is, from its beginning.
+    pub(super) fn whole(self) -> impl Read {
+        self.whole
+    }
+
+    fn decompressed<'a>(self) -> io::Result<Box<dyn Read + Send + 'a>>
+    where
+        R: Send + 'a,
+    {
+        self.format.decompress(self.whole)
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Format {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
     Plain,
     Gzip,
     Zstd,
@@ -39,6 +49,26 @@ enum Format {
 }
 
 impl Format {
+    /// Reads a stream of this format from its beginning.
+    pub(super) fn decompress<'a>(
+        self,
+        whole: impl Read + Send + 'a,
+    ) -> io::Result<Box<dyn Read + Send + 'a>> {
+        match self {
+            Self::Plain => Ok(Box::new(whole)),
+            Self::Gzip => Ok(Box::new(MultiGzDecoder::new(whole))),
+            Self::Zstd => {
+                let mut decoder = zstd::Decoder::new(whole)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                Ok(Box::new(decoder))
+            }
+            Self::Unsupported(name) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("{name} compression is not supported: use gzip, zstd or none"),
+            )),
+        }
+    }
+
     fn of(start: &[u8]) -> Self {
         match start {
             [0x1f, 0x8b, 0x08, ..] => Self::Gzip,

@@ -3,20 +3,25 @@
 //! A layer is unpacked aside, in the store's `tmp`. Only when its stream has come to its end and its digest is the
 //! expected one, and everything is on disk, does it get its name; until then dropping it removes every trace.
 //!
+//! Beside `diff/` lies `blob`, the layer as a registry has it (see [`blob`]), and `layer.json` that tells of both. They
+//! appear and go with the layer's directory, so that neither is ever without the other.
+//!
 //! The diff id alone names a layer's directory: what a layer's tar says does not depend on the layers below it.
 
-mod apply;
+mod ahead;
+pub(crate) mod apply;
+mod blob;
 mod compression;
+mod flush;
 mod path;
 mod space;
-mod tree;
+pub(crate) mod tree;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::{DiffId, Digest};
@@ -24,11 +29,18 @@ use crate::durable::{self, At, StateError};
 use crate::error::{Classified, ErrorKind};
 use crate::store::{Limits, OpenError};
 use crate::tar::TarError;
+pub(crate) use ahead::read_ahead;
+pub use blob::{Compression, LayerBlob};
+pub(crate) use blob::{HashedWriter, LayerRecord};
+use blob::{Keeper, Measured, Packer, Tee};
+use compression::Opened;
 pub(crate) use compression::decompressed;
+pub(crate) use flush::OnDisk;
 pub(crate) use path::LayerPath;
 pub(crate) use space::Space;
 
-const FORMAT: u32 = 1;
+/// 1 had no blobs. What it left serves containers, and is made whole when the same layer comes again.
+const FORMAT: u32 = 2;
 
 /// A layer was refused, and nothing of it is left.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +54,18 @@ pub enum LayerError {
     /// It hides something that cannot be hidden.
     #[error("{0:?} is no name of a whiteout")]
     BadWhiteout(String),
+    /// A directory would be replaced by a file, or the other way round, where that was not wanted.
+    #[error("cannot overwrite {there} \"{path}\" with {new} \"{target}\"")]
+    Overwrite {
+        /// What is there.
+        there: &'static str,
+        /// What would come.
+        new: &'static str,
+        /// Its name in the archive.
+        path: String,
+        /// Where it would be.
+        target: String,
+    },
     /// A user or group number that no file can have.
     #[error("{0:?} has an owner that cannot be")]
     BadOwner(String),
@@ -89,7 +113,7 @@ impl LayerError {
 impl Classified for LayerError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoSpace | Self::State(_) => ErrorKind::Internal,
+            Self::NoSpace | Self::State(_) | Self::Overwrite { .. } => ErrorKind::Internal,
             Self::File { source, .. } => match Errno::from_io_error(source) {
                 // Names that contradict each other: a file where a directory is needed, a link to nothing.
                 Some(
@@ -98,7 +122,9 @@ impl Classified for LayerError {
                     | Errno::NOENT
                     | Errno::ISDIR
                     | Errno::NAMETOOLONG
-                    | Errno::EXIST,
+                    | Errno::EXIST
+                    // An attribute that its kind cannot have, such as capabilities of no known form.
+                    | Errno::INVAL,
                 ) => ErrorKind::Invalid,
                 _ => ErrorKind::Internal,
             },
@@ -118,27 +144,20 @@ impl Classified for LayerError {
 pub(crate) struct Layers {
     dir: PathBuf,
     tmp: PathBuf,
+    flushes: flush::Flushes,
 }
 
 /// A layer that is unpacked but has no name yet. Dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct Staged {
     pub(crate) diff_id: DiffId,
-    /// The bytes in its files.
-    pub(crate) size: u64,
+    pub(crate) record: LayerRecord,
     dir: tempfile::TempDir,
-}
-
-/// What `layer.json` says.
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    version: u32,
-    size: u64,
 }
 
 impl Layers {
     pub(crate) fn new(dir: PathBuf, tmp: PathBuf) -> Self {
-        Self { dir, tmp }
+        Self { dir, tmp, flushes: flush::Flushes::default() }
     }
 
     /// The directory of a layer's files.
@@ -150,8 +169,39 @@ impl Layers {
         self.dir.join(layer.0.hex())
     }
 
-    /// Unpacks a layer's tar, compressed or not; the whole stream is read, and its digest is the layer's diff id.
-    pub(crate) fn stage(&self, source: impl Read, limits: &Limits) -> Result<Staged, LayerError> {
+    fn blob(&self, layer: &DiffId) -> PathBuf {
+        self.home(layer).join("blob")
+    }
+
+    /// Unpacks a layer's tar, compressed or not, and keeps it as it came, or compressed if it came plain. The whole
+    /// stream is read.
+    pub(crate) fn stage(&self, source: impl Read + Send, limits: &Limits) -> Result<Staged, LayerError> {
+        let dir = self.stage_directory()?;
+        let path = dir.path().join("blob");
+        let blob = File::create(&path).at("make", &path)?;
+        let space = Space::of(dir.path(), limits.keep_free).at("look at", dir.path())?;
+        let keep = Keeper { file: &blob, space };
+        let (size, measured) = unpack(source, &dir.path().join("diff"), limits, Keep::Here(keep))?;
+        self.staged(dir, size, measured)
+    }
+
+    /// Unpacks a layer whose blob is being written to `blob`, from where `source` reads it; whoever writes it takes its
+    /// digest. The file is moved to the layer.
+    pub(crate) fn stage_file(
+        &self,
+        source: impl Read + Send,
+        blob: tempfile::TempPath,
+        digest: Digest,
+        limits: &Limits,
+    ) -> Result<Staged, LayerError> {
+        let dir = self.stage_directory()?;
+        let (size, measured) = unpack(source, &dir.path().join("diff"), limits, Keep::Elsewhere(digest))?;
+        let path = dir.path().join("blob");
+        blob.persist(&path).map_err(|error| error.error).at("make", &path)?;
+        self.staged(dir, size, measured)
+    }
+
+    fn stage_directory(&self) -> Result<tempfile::TempDir, StateError> {
         let dir = tempfile::Builder::new()
             .prefix("layer-")
             .tempdir_in(&self.tmp)
@@ -159,23 +209,38 @@ impl Layers {
         let diff = dir.path().join("diff");
         fs::create_dir(&diff).at("make", &diff)?;
         set_mode(&diff, 0o755)?;
-        let (size, digest) = unpack(source, &diff, limits)?;
-        let record = dir.path().join("layer.json");
-        durable::write_json(&record, &Record { version: FORMAT, size }, &self.tmp)?;
-        Ok(Staged { diff_id: DiffId(digest), size, dir })
+        Ok(dir)
     }
 
-    /// Gives staged layers their names, after everything in them is on disk.
-    pub(crate) fn publish(&self, staged: Vec<Staged>) -> Result<(), StateError> {
+    fn staged(&self, dir: tempfile::TempDir, size: u64, measured: Measured) -> Result<Staged, LayerError> {
+        let Measured { diff_id, tar_bytes, blob } = measured;
+        let (tar_bytes, blob) = (Some(tar_bytes), Some(blob));
+        let record = LayerRecord { version: FORMAT, size, tar_bytes, blob, remote: Vec::new() };
+        // It is flushed with all the rest, before anything leads to it.
+        let path = dir.path().join("layer.json");
+        let bytes = serde_json::to_vec(&record).map_err(io::Error::from).at("write", &path)?;
+        fs::write(&path, bytes).at("write", &path)?;
+        Ok(Staged { diff_id, record, dir })
+    }
+
+    /// Puts everything of staged layers on disk, which may take long: best before the store is changed.
+    pub(crate) fn flush(&self, staged: Vec<Staged>) -> Result<OnDisk, StateError> {
+        if !staged.is_empty() {
+            self.flushes.flush(&self.dir)?;
+        }
+        Ok(OnDisk(staged))
+    }
+
+    /// Gives staged layers their names.
+    pub(crate) fn publish(&self, OnDisk(staged): OnDisk) -> Result<(), StateError> {
         if staged.is_empty() {
             return Ok(());
         }
-        File::open(&self.dir).and_then(|dir| Ok(rustix::fs::syncfs(&dir)?)).at("sync", &self.dir)?;
         for layer in staged {
             let home = self.home(&layer.diff_id);
             match fs::rename(layer.dir.path(), &home) {
                 // The same layer came from somewhere else meanwhile; dropping this one removes it.
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => self.complete(&layer)?,
                 Err(error) => return Err(StateError::new("make", &home, error)),
                 Ok(()) => drop(layer.dir.keep()),
             }
@@ -183,16 +248,49 @@ impl Layers {
         durable::sync_parent(&self.dir.join("any"))
     }
 
-    /// The size of a layer, if it is there and whole.
-    pub(crate) fn size(&self, layer: &DiffId) -> Result<Option<u64>, OpenError> {
-        let path = self.home(layer).join("layer.json");
-        let record: Option<Record> = durable::read_json(&path)?;
-        if let Some(Record { version: found, .. }) = record
-            && found > FORMAT
-        {
-            return Err(OpenError::Newer { path, found, known: FORMAT });
+    /// Gives a layer that format 1 has left the blob that it lacks: first the blob, then what tells of it.
+    fn complete(&self, staged: &Staged) -> Result<(), StateError> {
+        let record = self.home(&staged.diff_id).join("layer.json");
+        if durable::read_json::<LayerRecord>(&record)?.is_some_and(|record| record.is_complete()) {
+            return Ok(());
         }
-        Ok(record.filter(|_| self.path(layer).is_dir()).map(|record| record.size))
+        let blob = self.blob(&staged.diff_id);
+        fs::rename(staged.dir.path().join("blob"), &blob).at("make", &blob)?;
+        fs::rename(staged.dir.path().join("layer.json"), &record).at("make", &record)?;
+        durable::sync_parent(&record)
+    }
+
+    /// What is known of a layer, if it is there and whole.
+    pub(crate) fn record(&self, layer: &DiffId) -> Result<Option<LayerRecord>, OpenError> {
+        let path = self.home(layer).join("layer.json");
+        let record: Option<LayerRecord> = durable::read_versioned(&path, FORMAT)?;
+        let whole = |record: &LayerRecord| {
+            self.path(layer).is_dir() && (!record.is_complete() || self.blob(layer).is_file())
+        };
+        Ok(record.filter(whole))
+    }
+
+    /// Puts another record in the place of a damaged one, if the layer's files are there: they were on disk before the layer got
+    /// its name, and containers may be using them. Its blob is not known any more; a pull or a load brings it, and the size, back.
+    pub(crate) fn mend_record(&self, layer: &DiffId) -> Result<Option<LayerRecord>, StateError> {
+        if !self.path(layer).is_dir() {
+            return Ok(None);
+        }
+        let record =
+            LayerRecord { version: FORMAT, size: 0, tar_bytes: None, blob: None, remote: Vec::new() };
+        self.write_record(layer, &record)?;
+        Ok(Some(record))
+    }
+
+    /// Replaces what is known of a layer that is there.
+    pub(crate) fn write_record(&self, layer: &DiffId, record: &LayerRecord) -> Result<(), StateError> {
+        durable::write_json(&self.home(layer).join("layer.json"), record, &self.tmp)
+    }
+
+    /// The bytes of a layer's blob.
+    pub(crate) fn open_blob(&self, layer: &DiffId) -> Result<File, StateError> {
+        let path = self.blob(layer);
+        File::open(&path).at("open", &path)
     }
 
     pub(crate) fn list(&self) -> Result<Vec<DiffId>, StateError> {
@@ -223,31 +321,91 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), StateError> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).at("set the mode of", path)
 }
 
-/// Unpacks a stream to its very end, which is more than the end of the archive in it.
-fn unpack(source: impl Read, root: &Path, limits: &Limits) -> Result<(u64, Digest), LayerError> {
-    let plain = decompressed(source).map_err(|error| LayerError::Tar(TarError::from_read(error)))?;
-    let mut hashed =
-        Hashed { source: plain, hasher: Sha256::new(), left: limits.layer_bytes, exceeded: false };
-    let applied = apply::apply(&mut hashed, root, limits).and_then(|size| {
-        io::copy(&mut hashed, &mut io::sink()).map_err(TarError::from_read)?;
+/// Unpacks a stream to its very end, which is more than the end of the archive in it. Returns the bytes of its files
+/// too.
+fn unpack(
+    source: impl Read + Send,
+    root: &Path,
+    limits: &Limits,
+    keep: Keep<'_>,
+) -> Result<(u64, Measured), LayerError> {
+    let opened = Opened::new(source).map_err(bad_read)?;
+    let format = opened.format;
+    let is_packed = format.compression() != Compression::None;
+    let (mut raw, mut packer, mut known) = (None, None, None);
+    match keep {
+        Keep::Here(keep) if is_packed => raw = Some(keep),
+        Keep::Here(keep) => packer = Some(Packer::new(keep).map_err(bad_read)?),
+        Keep::Elsewhere(digest) => known = Some(digest),
+    }
+    let mut blob = Tee::new(opened.whole(), is_packed && known.is_none(), raw);
+    let plain = format.decompress(&mut blob).map_err(bad_read)?;
+    let Unpacked { size, diff_id, tar_bytes, packed } = unpack_tar(plain, root, limits, packer)?;
+    let (digest, bytes) = blob.finish().map_err(bad_read)?;
+    let digest = known.or(digest).unwrap_or(diff_id.0);
+    let as_it_came = LayerBlob { digest, size: bytes, compression: format.compression() };
+    Ok((size, Measured { diff_id, tar_bytes, blob: packed.unwrap_or(as_it_came) }))
+}
+
+/// Where a blob is kept.
+enum Keep<'a> {
+    /// In a file that is written here.
+    Here(Keeper<'a>),
+    /// In a file that somebody else writes, who takes its digest.
+    Elsewhere(Digest),
+}
+
+struct Unpacked {
+    size: u64,
+    diff_id: DiffId,
+    tar_bytes: u64,
+    packed: Option<LayerBlob>,
+}
+
+fn unpack_tar(
+    source: impl Read + Send,
+    root: &Path,
+    limits: &Limits,
+    packer: Option<Packer<'_>>,
+) -> Result<Unpacked, LayerError> {
+    let hashed = Hashed { source, hasher: Sha256::new(), left: limits.layer_bytes, exceeded: false, packer };
+    let (applied, hashed) = ahead::read_ahead(hashed, |tar| {
+        let size = apply::apply(&mut *tar, root, limits)?;
+        io::copy(tar, &mut io::sink()).map_err(bad_read)?;
         Ok(size)
     });
-    match applied {
-        _ if hashed.exceeded => Err(LayerError::TooLarge(limits.layer_bytes)),
-        Ok(size) => Ok((size, Digest::finish(hashed.hasher))),
-        Err(error) => Err(error),
+    if hashed.exceeded {
+        return Err(LayerError::TooLarge(limits.layer_bytes));
+    }
+    let size = applied.map_err(|error| match error {
+        LayerError::Tar(TarError::Read(error)) => bad_read(error),
+        error => error,
+    })?;
+    Ok(Unpacked {
+        size,
+        diff_id: DiffId(Digest::finish(hashed.hasher)),
+        tar_bytes: limits.layer_bytes - hashed.left,
+        packed: hashed.packer.map(Packer::finish).transpose().map_err(bad_read)?,
+    })
+}
+
+fn bad_read(error: io::Error) -> LayerError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LayerError::NoSpace,
+        _ => LayerError::Tar(TarError::from_read(error)),
     }
 }
 
-/// Takes the digest of what is read through it, and stops at a limit.
-struct Hashed<R> {
+/// Takes the digest of the tar that is read through it, packs it if that is asked for, and stops at a limit.
+struct Hashed<'a, R> {
     source: R,
     hasher: Sha256,
     left: u64,
     exceeded: bool,
+    packer: Option<Packer<'a>>,
 }
 
-impl<R: Read> Read for Hashed<R> {
+impl<R: Read> Read for Hashed<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read(buffer)?;
         let Some(left) = self.left.checked_sub(read as u64) else {
@@ -256,6 +414,9 @@ impl<R: Read> Read for Hashed<R> {
         };
         self.left = left;
         self.hasher.update(&buffer[..read]);
+        if let Some(packer) = &mut self.packer {
+            packer.write(&buffer[..read])?;
+        }
         Ok(read)
     }
 }

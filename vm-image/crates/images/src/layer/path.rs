@@ -49,6 +49,15 @@ impl LayerPath {
         path
     }
 
+    /// A path that begins where this one leads.
+    pub(crate) fn join_all(&self, path: &Self) -> Self {
+        let mut joined = self.clone();
+        if !path.is_root() {
+            joined.push(&path.0);
+        }
+        joined
+    }
+
     fn push(&mut self, name: &[u8]) {
         if !self.is_root() {
             self.0.push(b'/');

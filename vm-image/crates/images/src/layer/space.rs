@@ -20,8 +20,12 @@ pub(crate) struct Space {
 impl Space {
     pub(crate) fn of(directory: &Path, keep_free: u64) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Self::below(fs::open(directory, flags, Mode::empty())?, keep_free)
+    }
+
+    pub(crate) fn below(directory: OwnedFd, keep_free: u64) -> io::Result<Self> {
         // The first bytes ask already.
-        Ok(Self { directory: fs::open(directory, flags, Mode::empty())?, keep_free, unasked: ASK_EVERY })
+        Ok(Self { directory, keep_free, unasked: ASK_EVERY })
     }
 
     /// Says that so many bytes are about to be written; `false` if the disk would be too full after that.

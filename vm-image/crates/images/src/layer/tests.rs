@@ -1,7 +1,8 @@
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
 use super::*;
-use crate::testing::{Tarball, count, gzip, is_privileged, limits};
+use crate::testing::{Tarball, chain, count, gzip, is_privileged, limits};
 
 struct Place {
     root: tempfile::TempDir,
@@ -31,7 +32,7 @@ impl Place {
             }
             Ok(staged) => {
                 let path = self.layers.path(&staged.diff_id);
-                self.layers.publish(vec![staged]).unwrap();
+                self.layers.flush(vec![staged]).and_then(|layer| self.layers.publish(layer)).unwrap();
                 Ok(path)
             }
         }
@@ -81,7 +82,7 @@ fn files_come_out_as_they_went_in() {
     assert!(meta("fifo").file_type().is_fifo());
     assert_eq!((meta(&long).mtime(), meta(&long).mtime_nsec()), (1_600_000_000, 250_000_000));
     let sizes: u64 = ["content", "/etc/passwd", "x", "y"].map(str::len).iter().sum::<usize>() as u64;
-    assert_eq!(place.layers.size(&DiffId(Digest::of(&tar))).unwrap(), Some(sizes));
+    assert_eq!(place.layers.record(&DiffId(Digest::of(&tar))).unwrap().unwrap().size, sizes);
 }
 
 #[test]
@@ -360,7 +361,7 @@ fn a_layer_is_published_once_and_discarded_whole() {
     assert_eq!(count(place.root.path().join("tmp")), 0);
     let id = DiffId(Digest::of(&tar));
     let gone = place.layers.discard(&id).unwrap();
-    assert_eq!(place.layers.size(&id).unwrap(), None);
+    assert_eq!(place.layers.record(&id).unwrap(), None);
     drop(gone);
     assert_eq!(count(place.root.path().join("tmp")) + count(place.root.path().join("layers")), 0);
 }
@@ -417,4 +418,81 @@ fn random_archives_never_leave_the_root() {
         }
     }
     assert!(!is_privileged() || (taken > 20 && refused > 20), "{taken} taken, {refused} refused");
+}
+
+#[test]
+fn a_layer_is_kept_as_it_came_or_packed() {
+    let tar = Tarball::default().file("f", &b"some text ".repeat(1000)).end();
+    let id = DiffId(Digest::of(&tar));
+    for (came, compression) in [
+        (gzip(&tar), Compression::Gzip),
+        (zstd::encode_all(&tar[..], 9).unwrap(), Compression::Zstd),
+        (tar.clone(), Compression::Zstd),
+    ] {
+        let place = place();
+        place.unpack(&came).unwrap();
+        let record = place.layers.record(&id).unwrap().unwrap();
+        let blob = record.blob.unwrap();
+        let mut kept = Vec::new();
+        place.layers.open_blob(&id).unwrap().read_to_end(&mut kept).unwrap();
+        assert_eq!((blob.compression, blob.digest), (compression, Digest::of(&kept)));
+        assert_eq!((blob.size, record.tar_bytes), (kept.len() as u64, Some(tar.len() as u64)));
+        let mut plain = Vec::new();
+        decompressed(&kept[..]).unwrap().read_to_end(&mut plain).unwrap();
+        assert_eq!((plain == tar, came == tar || kept == came), (true, true));
+    }
+}
+
+#[test]
+fn what_format_1_left_is_made_whole_when_it_comes_again() {
+    let place = place();
+    let tar = Tarball::default().file("f", b"x").end();
+    let id = DiffId(Digest::of(&tar));
+    place.unpack(&tar).unwrap();
+    let home = place.root.path().join("layers").join(id.0.hex());
+    fs::remove_file(home.join("blob")).unwrap();
+    fs::write(home.join("layer.json"), r#"{"version":1,"size":1}"#).unwrap();
+    let old = place.layers.record(&id).unwrap().unwrap();
+    assert_eq!((old.size, old.is_complete()), (1, false));
+    place.unpack(&gzip(&tar)).unwrap();
+    let blob = place.layers.record(&id).unwrap().unwrap().blob.unwrap();
+    assert_eq!(blob.compression, Compression::Gzip);
+    assert_eq!(fs::read(home.join("blob")).unwrap(), gzip(&tar));
+    // A blob that is told of must be there.
+    fs::remove_file(home.join("blob")).unwrap();
+    assert_eq!(place.layers.record(&id).unwrap(), None);
+}
+
+#[test]
+fn names_are_bytes_and_may_be_long() {
+    let place = place();
+    let latin = b"caf\xe9/\xff\xfe";
+    let long = [b"d/".repeat(60), b"\xc3\xa4".repeat(100)].concat();
+    let gnu = [b"g/".repeat(60), b"\xff".repeat(120), b"\0".to_vec()].concat();
+    let tar = Tarball::default()
+        .pax(&[("path", latin)])
+        .file("x", b"latin")
+        .pax(&[("path", &long)])
+        .file("x", b"long")
+        .entry(b'L', "././@LongLink", "", &gnu, |_| {})
+        .file("x", b"gnu")
+        .pax(&[("linkpath", latin)])
+        .hard_link("link", "x")
+        .end();
+    let root = place.unpack(&tar).unwrap();
+    let at = |name: &[u8]| root.join(std::ffi::OsStr::from_bytes(name));
+    assert_eq!(read(at(latin)), "latin");
+    assert_eq!(read(at(&long)), "long");
+    assert_eq!(read(at(&gnu[..gnu.len() - 1])), "gnu");
+    assert_eq!(root.join("link").metadata().unwrap().ino(), at(latin).metadata().unwrap().ino());
+}
+
+/// A layer stands for itself, as in dockerd's classic image store: what it links to must be in it.
+#[test]
+fn a_link_to_what_only_a_lower_layer_has_is_refused() {
+    let place = place();
+    place.unpack(&Tarball::default().file("lower", b"x").end()).unwrap();
+    let upper = Tarball::default().hard_link("upper", "lower").end();
+    let told = chain(&self::place().unpack(&upper).unwrap_err());
+    assert_eq!(told, "could not link \"upper\": No such file or directory (os error 2)");
 }

@@ -52,7 +52,12 @@ pub(crate) enum Found {
 impl Tree {
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { root: fs::open(root, flags, Mode::empty())?, last: None })
+        Ok(Self::below(fs::open(root, flags, Mode::empty())?))
+    }
+
+    /// The tree below a directory.
+    pub(crate) fn below(root: OwnedFd) -> Self {
+        Self { root, last: None }
     }
 
     /// The place of a name, its directories made if they are missing. Nothing for the root.
@@ -150,8 +155,7 @@ impl Place {
     pub(crate) fn remove(&self) -> io::Result<()> {
         match fs::unlinkat(&self.parent, self.name(), AtFlags::empty()) {
             Ok(()) => Ok(()),
-            // The standard library's walk follows no links.
-            Err(Errno::ISDIR) => std::fs::remove_dir_all(self.by_proc()),
+            Err(Errno::ISDIR) => remove_directory(&self.parent, self.name()),
             Err(error) => Err(error.into()),
         }
     }
@@ -217,6 +221,47 @@ pub(crate) fn set_times(file: impl AsFd, mtime: Time) -> io::Result<()> {
 
 pub(crate) fn set_xattr(file: impl AsFd, name: &[u8], value: &[u8]) -> io::Result<()> {
     Ok(fs::fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty())?)
+}
+
+/// Removes a directory with all that is in it, from descriptor to descriptor: no link is followed, and no path needed.
+fn remove_directory(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = |parent: &OwnedFd, name: &OsStr| fs::openat(parent, name, flags, Mode::empty());
+    let mut levels = vec![(open(parent, name)?, name.to_owned())];
+    while let Some((directory, _)) = levels.last() {
+        let inner = remove_names(directory)?;
+        match inner {
+            Some(inner) => {
+                let opened = open(directory, &inner)?;
+                levels.push((opened, inner));
+            }
+            None => {
+                let (_, name) = levels.pop().expect("it was looked at");
+                let above = levels.last().map_or(parent, |(above, _)| above);
+                fs::unlinkat(above, &name, AtFlags::REMOVEDIR)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is no directory, and empty directories; the name of the first directory that is not empty.
+fn remove_names(directory: &OwnedFd) -> io::Result<Option<std::ffi::OsString>> {
+    for entry in fs::Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name == "." || name == ".." {
+            continue;
+        }
+        match fs::unlinkat(directory, name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => match fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
+                Err(Errno::NOTEMPTY) => return Ok(Some(name.to_owned())),
+                removed => removed?,
+            },
+            removed => removed?,
+        }
+    }
+    Ok(None)
 }
 
 /// Something is not there, or a whiteout is there.

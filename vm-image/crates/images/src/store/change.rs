@@ -7,13 +7,18 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use time::OffsetDateTime;
 
 use super::holds::{self, Hold};
-use super::state::{self, CreateError, Known, Record, State};
+use super::names::Names;
+use super::state::{self, CreateError, Known, Manifest, Record, State};
 use super::{FindError, Inner};
+use crate::config::Platform;
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::durable::{self, At, StateError};
 use crate::image::Image;
-use crate::layer::{Discarded, Staged};
+use crate::layer::{Discarded, LayerBlob, LayerRecord, OnDisk};
 use crate::reference::Reference;
+
+/// How many manifests are kept for an image.
+const MANIFESTS_MAX: usize = 8;
 
 /// A change under way. Others wait for it to be dropped, and readers then see what was done, all at once; also if
 /// the last step of it failed.
@@ -31,8 +36,13 @@ impl<'a> Change<'a> {
         Self { inner, state, _writer: writer }
     }
 
-    pub(super) fn find(&self, name: &str) -> Result<ImageId, FindError> {
-        self.state.find(name)
+    /// The images that a name leads to, for each platform one.
+    pub(crate) fn all_led_to(&self, name: &Reference) -> &[ImageId] {
+        self.state.names.all(name)
+    }
+
+    pub(super) fn find_all(&self, name: &str) -> Result<Vec<ImageId>, FindError> {
+        self.state.find_all(name)
     }
 
     pub(crate) fn image(&self, id: &ImageId) -> Option<Image> {
@@ -40,12 +50,61 @@ impl<'a> Change<'a> {
     }
 
     /// Keeps unpacked layers.
-    pub(crate) fn add_layers(&mut self, staged: Vec<Staged>) -> Result<(), StateError> {
-        let sizes: Vec<_> = staged.iter().map(|layer| (layer.diff_id, layer.size)).collect();
+    pub(crate) fn add_layers(&mut self, staged: OnDisk) -> Result<(), StateError> {
+        let records: Vec<_> =
+            staged.layers().iter().map(|layer| (layer.diff_id, layer.record.clone())).collect();
         self.inner.layers.publish(staged)?;
-        for (layer, size) in sizes {
-            self.state.layers.entry(layer).or_insert(size);
+        for (layer, record) in records {
+            let known = self.state.layers.entry(layer);
+            let known = known.or_insert_with(|| Arc::new(record.clone()));
+            if !known.is_complete() {
+                *known = Arc::new(record);
+            }
         }
+        Ok(())
+    }
+
+    /// Remembers that a repository has a blob of a layer.
+    pub(crate) fn remember_blob(
+        &mut self,
+        layer: &DiffId,
+        blob: LayerBlob,
+        repository: &str,
+    ) -> Result<(), StateError> {
+        let Some(known) = self.state.layers.get(layer) else { return Ok(()) };
+        let mut record = LayerRecord::clone(known);
+        if record.remember(blob, repository) {
+            self.inner.layers.write_record(layer, &record)?;
+            self.state.layers.insert(*layer, Arc::new(record));
+        }
+        Ok(())
+    }
+
+    /// Forgets what is kept of a layer but for its files. It is kept anew when the layer comes again.
+    pub(super) fn forget_blob(&mut self, layer: &DiffId) -> Result<(), StateError> {
+        let Some(known) = self.state.layers.get(layer) else { return Ok(()) };
+        let mut record = LayerRecord::clone(known);
+        record.blob = None;
+        self.inner.layers.write_record(layer, &record)?;
+        self.state.layers.insert(*layer, Arc::new(record));
+        Ok(())
+    }
+
+    /// Keeps a manifest, and the index that led to it, with the image that they are of.
+    pub(crate) fn add_manifest(
+        &mut self,
+        id: &ImageId,
+        manifest: Manifest,
+        documents: &[&[u8]],
+    ) -> Result<(), CreateError> {
+        for bytes in documents {
+            self.inner.blobs.store(&Digest::of(bytes), *bytes, self.inner.limits.document_bytes)?;
+        }
+        self.rewrite_record(id, |record| {
+            record.manifests.retain(|other| other.digest != manifest.digest);
+            record.manifests.insert(0, manifest);
+            record.manifests.truncate(MANIFESTS_MAX);
+        })?;
         Ok(())
     }
 
@@ -82,14 +141,57 @@ impl<'a> Change<'a> {
         self.rewrite_record(id, |record| record.parent = Some(parent))
     }
 
-    /// Lets a name lead to an image; returns the image that it led to before, if it was another.
+    /// Lets a name lead to an image; returns the image that it led to before, if it was another. A name that leads to it
+    /// among others goes on leading to them all.
     pub(crate) fn name(&mut self, name: &Reference, id: ImageId) -> Result<Option<ImageId>, StateError> {
+        match self.all_led_to(name) {
+            images if images.contains(&id) => self.name_all(name, images.to_vec()),
+            _ => self.name_all(name, vec![id]),
+        }
+    }
+
+    /// Lets a name lead to an image, and to the same for other platforms that it led to before. The one that runs here
+    /// comes first, else the one that came last.
+    pub(crate) fn name_platform(&mut self, name: &Reference, id: ImageId) -> Result<(), StateError> {
+        let platform = |id: &ImageId| self.state.images.get(id).map(|known| known.config.platform());
+        let own = platform(&id);
+        let others = self.all_led_to(name).iter().copied();
+        let mut images: Vec<_> = others.filter(|other| *other != id && platform(other) != own).collect();
+        let runs_here = |id: &ImageId| platform(id).is_some_and(|platform| Platform::here().runs(&platform));
+        let at = usize::from(images.first().is_some_and(runs_here));
+        images.insert(at, id);
+        self.name_all(name, images).map(drop)
+    }
+
+    /// Lets a name lead to these images, the first of them if nobody says for which platform; returns the image that it
+    /// led to before, if it is none of them.
+    pub(crate) fn name_all(
+        &mut self,
+        name: &Reference,
+        images: Vec<ImageId>,
+    ) -> Result<Option<ImageId>, StateError> {
         let mut names = self.state.names.clone();
-        let before = names.set(name, id);
+        let first = images.first().copied();
+        let before = names.set(name, images);
+        self.write_names(names)?;
+        if let Some(first) = first {
+            self.rewrite_record(&first, |record| record.last_tagged = Some(OffsetDateTime::now_utc()))?;
+        }
+        Ok(before)
+    }
+
+    fn write_names(&mut self, names: Names) -> Result<(), StateError> {
         names.write(&state::names_path(&self.inner.root), &self.tmp())?;
         self.state.names = names;
-        self.rewrite_record(&id, |record| record.last_tagged = Some(OffsetDateTime::now_utc()))?;
-        Ok(before)
+        Ok(())
+    }
+
+    /// Lets no name lead to an image any more; says which names led to no other.
+    pub(super) fn leave_names(&mut self, id: &ImageId) -> Result<Vec<Reference>, StateError> {
+        let mut names = self.state.names.clone();
+        let gone = names.retain(|image| image != id);
+        self.write_names(names)?;
+        Ok(gone)
     }
 
     pub(super) fn remove_names(&mut self, gone: &[Reference]) -> Result<(), StateError> {
@@ -97,9 +199,7 @@ impl<'a> Change<'a> {
         for name in gone {
             names.remove(name);
         }
-        names.write(&state::names_path(&self.inner.root), &self.tmp())?;
-        self.state.names = names;
-        Ok(())
+        self.write_names(names)
     }
 
     /// Forgets an image that has no names any more. Its layers go with the next [`sweep`](Self::sweep).
@@ -108,14 +208,19 @@ impl<'a> Change<'a> {
             durable::sync_parent(&holds::path(&self.inner.root, container))?;
         }
         durable::remove(&state::record_path(&self.inner.root, id))?;
-        self.state.images.remove(id);
+        let mut gone = vec![id.0];
+        gone.extend(self.state.images.remove(id).iter().flat_map(|known| known.record.documents()));
         let orphans: Vec<_> =
             self.state.images.iter().filter(|(_, known)| known.record.parent == Some(*id)).collect();
         let orphans: Vec<ImageId> = orphans.into_iter().map(|(id, _)| *id).collect();
         for orphan in orphans {
             self.rewrite_record(&orphan, |record| record.parent = None)?;
         }
-        self.inner.blobs.remove(&id.0)
+        let needed = self.state.needed_documents();
+        for document in gone.into_iter().filter(|document| !needed.contains(document)) {
+            self.inner.blobs.remove(&document)?;
+        }
+        Ok(())
     }
 
     pub(super) fn add_hold(
@@ -137,15 +242,19 @@ impl<'a> Change<'a> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(StateError::new("remove", &path, error));
             }
-            _ => drop(self.state.holds.remove(container)),
+            _ => {
+                self.state.holds.remove(container);
+                self.state.unknown_holds.remove(container);
+            }
         }
         Ok(())
     }
 
-    /// Removes configurations that no image has, which only a crash leaves.
+    /// Removes documents that no image has, which a crash leaves, or a manifest that newer ones have replaced.
     pub(super) fn sweep_blobs(&mut self) -> Result<(), StateError> {
+        let needed = self.state.needed_documents();
         for blob in self.inner.blobs.list()? {
-            if !self.state.images.contains_key(&ImageId(blob)) {
+            if !needed.contains(&blob) {
                 self.inner.blobs.remove(&blob)?;
             }
         }

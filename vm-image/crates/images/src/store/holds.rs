@@ -8,7 +8,7 @@
 //! before it goes. At its start the engine therefore calls [`Store::hold`] for every container that it finds, which is
 //! nothing for one that holds its image already, and then [`Store::release_all_but`] for those that it did not find.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -92,7 +92,8 @@ impl Store {
     /// Ends the holds of all containers but those that `exists`; for the engine's start.
     pub fn release_all_but(&self, exists: &dyn Fn(&str) -> bool) -> Result<(), HoldError> {
         let mut change = self.change();
-        let gone: Vec<String> = change.state.holds.keys().filter(|held| !exists(held)).cloned().collect();
+        let held = change.state.holds.keys().chain(&change.state.unknown_holds);
+        let gone: Vec<String> = held.filter(|held| !exists(held)).cloned().collect();
         if gone.is_empty() {
             return Ok(());
         }
@@ -116,9 +117,11 @@ pub(super) fn path(root: &Path, container: &str) -> PathBuf {
     root.join("holds").join(container)
 }
 
-pub(super) fn recover(root: &Path) -> Result<Holds, OpenError> {
+/// What containers hold, and the containers of which that cannot be read: a rotten configuration is so for its image and for
+/// all that hold it, since they are one file.
+pub(super) fn recover(root: &Path) -> Result<(Holds, BTreeSet<String>), OpenError> {
     let dir = root.join("holds");
-    let mut holds = Holds::new();
+    let (mut holds, mut unknown) = (Holds::new(), BTreeSet::new());
     for entry in fs::read_dir(&dir).at("list", &dir)? {
         let path = entry.at("list", &dir)?.path();
         let Some(container) = path.file_name().and_then(|name| name.to_str()) else { continue };
@@ -129,10 +132,10 @@ pub(super) fn recover(root: &Path) -> Result<Holds, OpenError> {
                 holds.insert(container.to_owned(), hold);
             }
             Err(error) => {
-                tracing::warn!(container, %error, "what a container holds cannot be read, and is forgotten");
-                fs::remove_file(&path).at("remove", &path)?;
+                tracing::warn!(container, %error, "what a container holds cannot be read: no layer is removed while it is there");
+                unknown.insert(container.to_owned());
             }
         }
     }
-    Ok(holds)
+    Ok((holds, unknown))
 }

@@ -4,8 +4,8 @@
 //! lock                     held by the process that has the store open
 //! repositories.json        which name leads to which image
 //! images/<id>.json         what this store knows of an image beside its configuration
-//! blobs/sha256/<digest>    configurations, byte for byte
-//! layers/<diff id>/        layer.json, and diff/ with the files
+//! blobs/sha256/<digest>    configurations, manifests and indexes, byte for byte
+//! layers/<diff id>/        layer.json, diff/ with the files, blob as registries have it
 //! holds/<container>        a configuration whose layers a container needs, whatever becomes of its image
 //! tmp/                     whatever has no name yet; emptied at the start
 //! ```
@@ -14,18 +14,28 @@
 //! to it (layers, configuration, image, name) and removed after it. So a crash leaves at most things that nothing
 //! points to, and [`Store::open`] removes these: starting is recovering.
 //!
+//! **Damage.** A disk may rot. A file that cannot be understood, or whose digest is another, costs what it is about and no more: the
+//! engine starts, says in its log what is lost, with the image's names, and what to do; pulling or loading it again mends it.
+//!
+//! **Formats.** Every record has a version. Format 1 had neither blobs of layers nor manifests: what it left is read, serves
+//! containers as before, and becomes whole when the same layers come again; until then it can be neither saved nor pushed.
+//!
 //! **Concurrency.** Readers take a snapshot and never wait. One change at a time has the writer's lock, for as long
 //! as it takes to write small files and rename directories; the long parts of a load (receiving, unpacking) and of a
 //! removal (deleting files) are outside of it. Which layers are needed is never counted, but looked up in what is
 //! there: images, holds, and the leases of loads under way.
 
 mod change;
+mod damage;
+mod described;
 mod find;
 mod holds;
+mod lease;
 mod names;
 mod remove;
 mod state;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,12 +49,14 @@ use crate::error::{Classified, ErrorKind};
 use crate::image::Image;
 use crate::layer::Layers;
 pub(crate) use change::Change;
+pub use described::{Described, DescribedManifest, ManifestKind};
 pub use find::FindError;
 pub use holds::HoldError;
+pub(crate) use lease::OwnedLease;
 pub use names::TagError;
 pub(crate) use names::check_tag;
-pub use remove::{Obstacle, RemoveError, RemoveOptions};
-pub use state::CreateError;
+pub use remove::{Obstacle, RemoveError, RemoveFailed, RemoveOptions};
+pub use state::{CreateError, Manifest};
 pub(crate) use state::{Lease, read_config};
 use state::{Leases, State};
 
@@ -188,7 +200,8 @@ impl Store {
         let _writer = self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let lease = self.inner.leases.take(layers);
         let state = self.state();
-        (lease, layers.iter().map(|layer| state.layers.contains_key(layer)).collect())
+        let is_there = |layer| state.layers.get(layer).is_some_and(|record| record.is_complete());
+        (lease, layers.iter().map(is_there).collect())
     }
 
     /// Every image, the newest first.
@@ -208,7 +221,11 @@ impl Store {
     }
 
     fn directories(&self, layers: &[DiffId]) -> Vec<PathBuf> {
-        layers.iter().rev().map(|layer| self.inner.layers.path(layer)).collect()
+        // A layer that lies above itself (two steps of a build that made the same, or nothing) is the same without the lower one: what that had,
+        // and hid, the upper one has and hides again. Overlayfs takes each directory once.
+        let mut seen = HashSet::new();
+        let once = layers.iter().rev().filter(|layer| seen.insert(*layer));
+        once.map(|layer| self.inner.layers.path(layer)).collect()
     }
 
     /// An image's configuration.

@@ -2,10 +2,14 @@
 //!
 //! Something that stands against it is *hard* (an image made from this one, a running container) or *soft* (another
 //! name, a stopped container); force overcomes the soft ones.
+//!
+//! Where a name leads to the same image for several platforms, all of these go with the last name that leads to them, or
+//! one of them when its platform or its id is given.
 
 use std::collections::BTreeSet;
 
 use super::{Change, FindError, Store};
+use crate::config::Platform;
 use crate::digest::{ChainId, ImageId};
 use crate::durable::StateError;
 use crate::error::{Classified, ErrorKind};
@@ -13,12 +17,14 @@ use crate::image::{ContainerUse, Removed};
 use crate::reference::{Reference, ReferenceError};
 
 /// How to remove.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RemoveOptions {
     /// Remove what stopped containers use, and every name.
     pub force: bool,
     /// Leave untagged parents.
     pub no_prune: bool,
+    /// Remove only what is for these platforms; takes [`force`](Self::force). All if there are none.
+    pub platforms: Vec<Platform>,
 }
 
 /// Why nothing (more) was removed.
@@ -27,6 +33,9 @@ pub enum RemoveError {
     /// There is no such image.
     #[error(transparent)]
     Find(#[from] FindError),
+    /// Platforms were named, but not force.
+    #[error("Content will be removed from all images referencing this variant. Use —-force to force delete.")]
+    PlatformsUnforced,
     /// The name cannot be read.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
@@ -59,10 +68,26 @@ impl Classified for RemoveError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Find(error) => error.kind(),
-            Self::Reference(_) => ErrorKind::Invalid,
+            Self::PlatformsUnforced | Self::Reference(_) => ErrorKind::Invalid,
             Self::LastName { .. } | Self::InUse { .. } => ErrorKind::Conflict,
             Self::State(_) => ErrorKind::Internal,
         }
+    }
+}
+
+/// A removal that was refused, or that failed half-way.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct RemoveFailed {
+    /// Why nothing (more) was removed.
+    pub why: Box<RemoveError>,
+    /// What was removed before, and stays so.
+    pub done: Vec<Removed>,
+}
+
+impl Classified for RemoveFailed {
+    fn kind(&self) -> ErrorKind {
+        self.why.kind()
     }
 }
 
@@ -104,21 +129,22 @@ impl Store {
     /// Takes a name from an image, and removes the image if it was the last, as `docker rmi` does.
     ///
     /// `in_use` tells the containers of an image; it is called while the store waits for it, so it must not change
-    /// the store. On an error that comes after something was done, that stays done.
+    /// the store.
     pub fn remove(
         &self,
         name: &str,
         options: RemoveOptions,
         in_use: &dyn Fn(&ImageId) -> Vec<ContainerUse>,
-    ) -> Result<Vec<Removed>, RemoveError> {
+    ) -> Result<Vec<Removed>, RemoveFailed> {
         let mut removal = Removal { change: self.change(), in_use, options, done: Vec::new() };
         let result = removal.run(name);
         let Removal { change, done, .. } = removal;
         // The files of the layers go when nobody waits for the store any more.
-        let swept = change.sweep().map(drop);
-        result?;
-        swept?;
-        Ok(done)
+        let swept = change.sweep().map(drop).map_err(RemoveError::from);
+        match result.and(swept) {
+            Ok(()) => Ok(done),
+            Err(why) => Err(RemoveFailed { why: Box::new(why), done }),
+        }
     }
 }
 
@@ -131,39 +157,95 @@ struct Removal<'a> {
 
 impl Removal<'_> {
     fn run(&mut self, name: &str) -> Result<(), RemoveError> {
-        let id = self.change.find(name)?;
-        let by_name = !is_beginning_of_id(&id, name);
-        if by_name {
-            if self.untag(name, id)? {
-                return Ok(());
+        let all = self.change.find_all(name)?;
+        if let [platform] = &self.options.platforms[..]
+            && all.len() == 1
+        {
+            self.change.state.find_for(name, platform)?;
+        } else if !self.options.platforms.is_empty() {
+            return self.of_platforms(name);
+        }
+        match all[..] {
+            [id, ..] if is_beginning_of_id(&id, name) => self.by_id(id),
+            _ => self.by_name(name, &all),
+        }
+    }
+
+    /// Takes a name, and removes what is left without any.
+    fn by_name(&mut self, name: &str, all: &[ImageId]) -> Result<(), RemoveError> {
+        self.untag(name, all)?;
+        let force = self.options.force;
+        for id in all {
+            if self.names(id).is_empty() {
+                self.delete(*id, force, true)?;
             }
-        } else if is_single(&self.names(&id)) {
-            let soft = Soft { names: false, stopped: !self.options.force };
-            self.check(&id, soft)?;
+        }
+        Ok(())
+    }
+
+    /// Removes an image with its names, and what these lead to for other platforms.
+    fn by_id(&mut self, id: ImageId) -> Result<(), RemoveError> {
+        let force = self.options.force;
+        if self.change.image(&id).is_some_and(|image| image.is_behind_another) {
+            return self.delete_behind_another(id, !force);
+        }
+        let others = self.change.state.names.others(&id);
+        if is_single(&self.names(&id)) {
+            for id in std::iter::once(&id).chain(&others) {
+                self.check(id, Soft { names: false, stopped: !force })?;
+            }
             self.untag_all(id)?;
         }
-        self.delete(id, self.options.force, by_name)
+        self.delete(id, force, false)?;
+        for other in others {
+            if self.names(&other).is_empty() {
+                self.delete(other, force, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what a name leads to for some platforms, from all names that lead to it.
+    fn of_platforms(&mut self, name: &str) -> Result<(), RemoveError> {
+        if !self.options.force {
+            return Err(RemoveError::PlatformsUnforced);
+        }
+        for platform in std::mem::take(&mut self.options.platforms) {
+            let id = self.change.state.find_for(name, &platform)?;
+            self.delete_behind_another(id, false)?;
+        }
+        Ok(())
+    }
+
+    /// Removes an image from among those that names lead to; the names go on leading to the others.
+    fn delete_behind_another(&mut self, image: ImageId, stopped: bool) -> Result<(), RemoveError> {
+        self.check(&image, Soft { names: false, stopped })?;
+        let gone = self.change.leave_names(&image)?;
+        self.done.extend(gone.into_iter().map(|reference| Removed::Untagged { reference, image }));
+        self.delete(image, true, false)
     }
 
     fn names(&self, id: &ImageId) -> Vec<Reference> {
         self.change.state.names.of(id)
     }
 
-    /// Takes the name, and the digests of its repository if no tag of it is left. `true` if others remain.
-    fn untag(&mut self, name: &str, id: ImageId) -> Result<bool, RemoveError> {
+    /// Takes the name, and the digests of its repository if no tag of it is left.
+    fn untag(&mut self, name: &str, all: &[ImageId]) -> Result<(), RemoveError> {
+        let [id, ..] = *all else { return Ok(()) };
         if !self.options.force
             && is_single(&self.names(&id))
-            && let Some(container) = (self.in_use)(&id).first()
+            && let Some((image, container)) =
+                all.iter().find_map(|id| Some((id, (self.in_use)(id).into_iter().next()?)))
         {
             let container = short(&container.id);
-            return Err(RemoveError::LastName { name: name.to_owned(), container, image: id.short() });
+            return Err(RemoveError::LastName { name: name.to_owned(), container, image: image.short() });
         }
         let reference = Reference::parse(name)?.or_latest();
         self.take_names(id, vec![reference.clone()])?;
         if reference.digest().is_none() {
             self.untag_digests_without_tag(&reference, id)?;
         }
-        Ok(!self.names(&id).is_empty())
+        Ok(())
     }
 
     fn untag_digests_without_tag(&mut self, gone: &Reference, id: ImageId) -> Result<(), RemoveError> {

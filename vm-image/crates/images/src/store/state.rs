@@ -12,12 +12,15 @@ use super::names::Names;
 use super::{Inner, OpenError};
 use crate::blobs::{self, BlobError};
 use crate::config::ImageConfig;
-use crate::digest::{DiffId, ImageId};
+use crate::digest::{DiffId, Digest, ImageId};
 use crate::durable::{self, StateError};
-use crate::error::{Classified, ErrorKind};
+use crate::error::{Classified, ErrorKind, chain};
 use crate::image::Image;
+use crate::layer::LayerRecord;
+use crate::reference::Reference;
 
-const FORMAT: u32 = 1;
+/// 1 did not know of manifests; its records are read as having none.
+const FORMAT: u32 = 2;
 
 /// Everything that is kept. Changes make a new one; a reader keeps the one it has.
 #[derive(Debug, Clone, Default)]
@@ -25,8 +28,10 @@ pub(super) struct State {
     pub(super) images: BTreeMap<ImageId, Known>,
     pub(super) names: Names,
     pub(super) holds: Holds,
-    /// The layers on disk, and the bytes in their files.
-    pub(super) layers: BTreeMap<DiffId, u64>,
+    /// Containers of which it cannot be read what they hold: they may hold any layer.
+    pub(super) unknown_holds: BTreeSet<String>,
+    /// The layers on disk.
+    pub(super) layers: BTreeMap<DiffId, Arc<LayerRecord>>,
 }
 
 /// What is known of an image.
@@ -44,6 +49,30 @@ pub(super) struct Record {
     pub(super) parent: Option<ImageId>,
     #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub(super) last_tagged: Option<OffsetDateTime>,
+    /// The manifests that it came with, the last first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) manifests: Vec<Manifest>,
+}
+
+/// A manifest that an image came with, kept as it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// The number of its bytes.
+    pub size: u64,
+    /// The index that led to it, which is kept too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Digest>,
+}
+
+impl Record {
+    /// The documents that are kept for this image beside its configuration.
+    pub(super) fn documents(&self) -> impl Iterator<Item = Digest> {
+        self.manifests.iter().flat_map(|manifest| [Some(manifest.digest), manifest.index]).flatten()
+    }
 }
 
 impl Record {
@@ -97,11 +126,14 @@ impl State {
     pub(super) fn image(&self, id: &ImageId) -> Option<Image> {
         let known = self.images.get(id)?;
         let sizes = known.config.rootfs.diff_ids.iter().filter_map(|layer| self.layers.get(layer));
-        let size = sizes.fold(0, |sum: u64, size| sum.saturating_add(*size));
+        let size = sizes.fold(0, |sum: u64, layer| sum.saturating_add(layer.size));
+        let references = self.names.of(id);
         Some(Image {
             id: *id,
             config: Arc::clone(&known.config),
-            references: self.names.of(id),
+            others: self.names.others(id),
+            is_behind_another: !references.is_empty() && !self.names.is_first(id),
+            references,
             size,
             parent: known.record.parent,
             children: self.children(id),
@@ -115,13 +147,20 @@ impl State {
 
     /// The layers that images and containers need.
     pub(super) fn needed_layers(&self) -> BTreeSet<DiffId> {
+        if !self.unknown_holds.is_empty() {
+            return self.layers.keys().copied().collect();
+        }
         let of_images = self.images.values().flat_map(|known| &known.config.rootfs.diff_ids);
         let of_holds = self.holds.values().flat_map(|held| &held.layers);
         of_images.chain(of_holds).copied().collect()
     }
 
-    fn has_layers(&self, config: &ImageConfig) -> bool {
-        config.rootfs.diff_ids.iter().all(|layer| self.layers.contains_key(layer))
+    /// The documents that images need: configurations, manifests, indexes.
+    pub(super) fn needed_documents(&self) -> BTreeSet<Digest> {
+        let with = |(id, known): (&ImageId, &Known)| {
+            std::iter::once(id.0).chain(known.record.documents()).collect::<Vec<_>>()
+        };
+        self.images.iter().flat_map(with).collect()
     }
 }
 
@@ -133,43 +172,66 @@ pub(super) fn record_path(root: &Path, id: &ImageId) -> PathBuf {
     root.join("images").join(format!("{}.json", id.0.hex()))
 }
 
-/// Finds out what is there. What is not whole is passed over, and the sweep that follows removes it.
+/// Finds out what is there. What is not whole is told of and passed over, and the sweep that follows removes it.
 pub(super) fn recover(inner: &Inner) -> Result<State, OpenError> {
-    let mut state = State { names: Names::read(&names_path(&inner.root))?, ..State::default() };
+    let mut state = State { names: Names::recover(&names_path(&inner.root))?, ..State::default() };
     for layer in inner.layers.list()? {
-        match inner.layers.size(&layer)? {
-            Some(size) => drop(state.layers.insert(layer, size)),
-            None => drop(inner.layers.discard(&layer)?),
+        match inner.layers.record(&layer) {
+            Ok(Some(record)) => drop(state.layers.insert(layer, Arc::new(record))),
+            Ok(None) => drop(inner.layers.discard(&layer)?),
+            Err(OpenError::State(error)) if error.is_damage() => match inner.layers.mend_record(&layer)? {
+                Some(record) => {
+                    tracing::warn!(%layer, error = %chain(&error), "what is known of a layer is damaged: pull or load one of its images again, which mends it");
+                    state.layers.insert(layer, Arc::new(record));
+                }
+                None => drop(inner.layers.discard(&layer)?),
+            },
+            Err(error) => return Err(error),
         }
     }
     for digest in blobs::names(&inner.root.join("images"))? {
         let id = ImageId(digest);
         match recover_image(inner, &state, &id)? {
-            Some(known) => drop(state.images.insert(id, known)),
-            None => {
-                tracing::warn!(image = %id, "image is not whole, and is forgotten");
+            Ok(known) => drop(state.images.insert(id, known)),
+            Err(why) => {
+                let names = familiar(&state.names.of(&id));
+                tracing::warn!(image = %id, names, why, "an image is damaged, and is forgotten: pull or load it again");
                 durable::remove(&record_path(&inner.root, &id))?;
             }
         }
     }
     state.names.retain(|image| state.images.contains_key(image));
-    state.holds = super::holds::recover(&inner.root)?;
+    (state.holds, state.unknown_holds) = super::holds::recover(&inner.root)?;
     Ok(state)
 }
 
-fn recover_image(inner: &Inner, state: &State, id: &ImageId) -> Result<Option<Known>, OpenError> {
+/// What is known of an image, or why it cannot be used.
+fn recover_image(inner: &Inner, state: &State, id: &ImageId) -> Result<Result<Known, String>, OpenError> {
     let path = record_path(&inner.root, id);
-    let Some(record) = durable::read_json::<Record>(&path)? else { return Ok(None) };
-    if record.version > FORMAT {
-        return Err(OpenError::Newer { path, found: record.version, known: FORMAT });
-    }
+    let record = match durable::read_versioned::<Record>(&path, FORMAT) {
+        Ok(Some(record)) => record,
+        Ok(None) => return Ok(Err("its record is gone".to_owned())),
+        Err(OpenError::State(error)) if error.is_damage() => return Ok(Err(chain(&error))),
+        Err(error) => return Err(error),
+    };
     let bytes = match inner.blobs.read(&id.0) {
         Ok(Some(bytes)) => bytes,
         Err(BlobError::State(error)) => return Err(error.into()),
-        Ok(None) | Err(_) => return Ok(None),
+        Ok(None) => return Ok(Err("its configuration is gone".to_owned())),
+        Err(error) => return Ok(Err(format!("its configuration: {}", chain(&error)))),
     };
-    let config = read_config(&bytes).ok().filter(|config| state.has_layers(config));
-    Ok(config.map(|config| Known { config: Arc::new(config), record }))
+    Ok(match read_config(&bytes) {
+        Ok(config) => match config.rootfs.diff_ids.iter().find(|layer| !state.layers.contains_key(layer)) {
+            None => Ok(Known { config: Arc::new(config), record }),
+            Some(layer) => Err(format!("its layer {layer} is gone")),
+        },
+        Err(error) => Err(format!("its configuration: {}", chain(&error))),
+    })
+}
+
+/// Names for a log.
+pub(super) fn familiar(names: &[Reference]) -> String {
+    names.iter().map(Reference::familiar).collect::<Vec<_>>().join(" ")
 }
 
 /// Layers that loads under way will need, and how many of them need each.
@@ -192,19 +254,30 @@ impl Leases {
         Lease { leases: self, layers: layers.to_vec() }
     }
 
-    pub(super) fn has(&self, layer: &DiffId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(layer)
-    }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        let mut counts = self.leases.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for layer in &self.layers {
+    pub(super) fn release(&self, layers: &[DiffId]) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in layers {
             if let Some(count) = counts.get_mut(layer) {
                 *count -= 1;
             }
         }
         counts.retain(|_, count| *count > 0);
+    }
+
+    pub(super) fn has(&self, layer: &DiffId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(layer)
+    }
+}
+
+impl Lease<'_> {
+    /// Leaves it to somebody else to release the layers.
+    pub(super) fn keep(mut self) {
+        self.layers.clear();
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        self.leases.release(&self.layers);
     }
 }

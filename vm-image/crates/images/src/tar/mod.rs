@@ -11,11 +11,13 @@
 mod header;
 mod pax;
 mod sparse;
+mod write;
 
 use std::io::{self, Read};
 
 use header::{BLOCK, Block};
 pub(crate) use sparse::Chunk;
+pub(crate) use write::Writer;
 
 /// The longest name that any system call takes (`PATH_MAX`); a longer one could only cost memory.
 const NAME_MAX: usize = 4096;

@@ -1,92 +1,155 @@
-//! `bridge`: a switch in the kernel, and for each container a cable (veth pair) from it to the container's `eth0`.
+//! `bridge`: a switch in the kernel, and for each container a cable (veth pair) from it into the container.
 //!
 //! Whose a device is, is written on it: the alias `caisson:<network id>`. So several engines, dockerd among them, can
-//! live on one system, each with a bridge of its own, and a device that a crash left is known as ours without any
-//! record. The bridge is `docker0`, as users expect, or `caisson0` and so on where that name is another's.
+//! live on one system, each with bridges of its own, and a device that a crash left is known as ours without any
+//! record. A bridge without a mark that a network is to be on is its user's, and stays. The default bridge is `docker0`, as users expect, or `caisson0` and so on where that name is another's; those
+//! of users are `br-` and the beginning of the network's id, or what the user named.
 //!
-//! Forwarding is not switched on and nothing is masqueraded: between containers of one bridge, and between them and
-//! this system, packets are bridged. What leads out is the business of the firewall, which is still to come.
+//! Between containers of one bridge packets are bridged. What leads out, and what must not, is the firewall's business;
+//! only `enable_icc=false` is done here: ports that are isolated from each other in the switch itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use caisson_sys::netns::Netns;
 use rustix::io::Errno;
 
-use super::{Driver, DriverError, Features, Reason};
+use super::bridge_options::{
+    BridgeOptions, GatewayMode, HOST_BINDING, ICC, IFACE_PREFIX, MASQUERADE, MTU, NAME,
+};
+use super::interface::configure;
+use super::options::DEFAULT_MTU;
+use super::{Driver, DriverError, Features, MARK, Reason, Unfit, mark};
 use crate::book::{EndpointRecord, NetworkRecord};
-use crate::ipam::choose_range;
 use crate::netlink::{self, Link, Netlink, Veth};
-use crate::{EndpointLink, IpamConfig, Mac, Subnet, ids};
+use crate::{DefaultPool, Mac, Subnet, ids};
 
-/// The name that users expect.
-const FIRST_NAME: &str = "docker0";
-/// How many other names are tried.
+/// The driver of networks of several nodes, of which here is one.
+pub(super) const OVERLAY: &str = "overlay";
+/// The default bridge's name, which users expect.
+const DEFAULT_NAME: &str = "docker0";
+/// How many other names are tried for it.
 const OTHER_NAMES: u32 = 100;
-/// The size of the largest packet, in bytes; Ethernet's, as dockerd's default.
-const MTU: u32 = 1500;
-/// The container's end of the cable.
-const INSIDE: &str = "eth0";
+/// What the kernel takes as the largest packet of a bridge, in bytes (`ETH_MIN_MTU` and `ETH_MAX_MTU`).
+const MTU_LIMITS: std::ops::RangeInclusive<u32> = 68..=65_535;
+/// The kernel's `IFNAMSIZ`, without the end of the text.
+const LONGEST_NAME: usize = 15;
 
-/// The default bridge.
-#[derive(Debug, Default)]
-pub(super) struct Bridge {
-    /// The bridge that this process has made, or found and put in order. Locked for a moment only.
-    made: Mutex<Option<Made>>,
-    /// Held by the one that makes it.
-    turn: Mutex<()>,
+/// The name that a network's bridge has, or gets if it is free.
+pub(crate) fn device_name(network: &NetworkRecord) -> String {
+    match network.options.get(NAME) {
+        Some(name) if !name.is_empty() => name.clone(),
+        _ if network.is_default_bridge() => DEFAULT_NAME.to_owned(),
+        _ => format!("br-{}", &network.id[..12]),
+    }
 }
 
-#[derive(Debug, Clone)]
-struct Made {
-    device: Link,
-    ipam: IpamConfig,
+/// All bridges of one driver.
+#[derive(Debug)]
+pub(super) struct Bridge {
+    name: &'static str,
+    /// The bridges that this process has made, or found and put in order, by network. Locked for a moment only.
+    made: Mutex<HashMap<String, Link>>,
+    /// Held by the one that makes one.
+    turn: Mutex<()>,
 }
 
 impl Driver for Bridge {
     fn name(&self) -> &'static str {
-        "bridge"
+        self.name
     }
 
     fn features(&self) -> Features {
-        Features { namespace: true, address: true }
+        Features { namespace: true, address: true, routed: true }
     }
 
-    fn options(&self) -> BTreeMap<String, String> {
-        let name = self.made().as_ref().map_or(FIRST_NAME.into(), |made| made.device.name.clone());
+    fn check(&self, network: &mut NetworkRecord, others: &[NetworkRecord]) -> Result<(), Unfit> {
+        let options = BridgeOptions::of(network)?;
+        if options.modes.contains(&GatewayMode::Isolated) && !network.internal {
+            return Err(Unfit::Internal(
+                "gateway mode 'isolated' can only be used for an internal network".into(),
+            ));
+        }
+        if [true, false].iter().any(|ipv4| network.pools_of(*ipv4).count() > 1) {
+            return Err(Unfit::Forbidden("bridge driver doesn't support multiple subnets".into()));
+        }
+        let name = device_name(network);
+        if !(MTU_LIMITS).contains(&options.mtu) {
+            return Err(Unfit::Internal("invalid argument".into()));
+        }
+        if name.len() > LONGEST_NAME {
+            return Err(Unfit::Internal("numerical result out of range".into()));
+        }
+        let bridges = others.iter().filter(|other| other.driver == self.name() && !other.config_only);
+        if let Some(other) = bridges.into_iter().find(|other| device_name(other) == name) {
+            return Err(Unfit::Forbidden(format!(
+                "cannot create network {} ({name}): conflicts with network {} ({name}): networks have same bridge name",
+                network.id, other.id
+            )));
+        }
+        Ok(())
+    }
+
+    fn default_pool(&self) -> Option<DefaultPool> {
+        let swarms = Subnet::containing(Ipv4Addr::new(10, 0, 0, 0), 8);
+        (self.name == OVERLAY).then_some(DefaultPool { base: swarms, size: 24 })
+    }
+
+    fn options(&self, network: &NetworkRecord) -> BTreeMap<String, String> {
+        if !network.is_default_bridge() {
+            return network.options.clone();
+        }
+        let name = self.made().get(&network.id).map_or(DEFAULT_NAME.into(), |device| device.name.clone());
         let options = [
             ("com.docker.network.bridge.default_bridge", "true".to_owned()),
-            ("com.docker.network.bridge.enable_icc", "true".to_owned()),
-            ("com.docker.network.bridge.enable_ip_masquerade", "true".to_owned()),
-            ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0".to_owned()),
-            ("com.docker.network.bridge.name", name),
-            ("com.docker.network.driver.mtu", MTU.to_string()),
+            (ICC, "true".to_owned()),
+            (MASQUERADE, "true".to_owned()),
+            (HOST_BINDING, "0.0.0.0".to_owned()),
+            (NAME, name),
+            (MTU, DEFAULT_MTU.to_string()),
         ];
         options.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
-    fn plan(&self, network: &NetworkRecord) -> Result<Option<IpamConfig>, DriverError> {
+    fn has_gateway(&self, network: &NetworkRecord, ipv4: bool) -> bool {
+        let isolated = |options: BridgeOptions| options.mode(ipv4) == GatewayMode::Isolated;
+        !BridgeOptions::of(network).is_ok_and(isolated)
+    }
+
+    fn interface_prefix<'a>(&self, network: &'a NetworkRecord) -> Option<&'a str> {
+        network.options.get(IFACE_PREFIX).map(String::as_str).filter(|prefix| !prefix.is_empty())
+    }
+
+    fn is_made(&self, network: &NetworkRecord) -> Result<bool, DriverError> {
         let mut netlink = Netlink::open()?;
-        match own_bridge(&mut netlink, network)? {
-            Some(_) if network.ipam.is_some() => Ok(network.ipam),
-            _ => free_range(&mut netlink, network).map(Some),
+        let made = self.made().get(&network.id).cloned();
+        match made {
+            Some(device) => Ok(netlink::find_link(&mut netlink, &device.name)?.as_ref() == Some(&device)),
+            None => Ok(own_bridge(&mut netlink, network)?.is_some()),
         }
     }
 
-    fn prepare(&self, network: &NetworkRecord, in_use: bool) -> Result<Option<IpamConfig>, DriverError> {
+    fn make(&self, network: &NetworkRecord) -> Result<bool, DriverError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut netlink = Netlink::open()?;
-        let made = self.made().clone();
-        if let Some(Made { device, ipam }) = made
+        let made = self.made().get(&network.id).cloned();
+        if let Some(device) = made
             && netlink::find_link(&mut netlink, &device.name)?.as_ref() == Some(&device)
         {
-            return Ok(Some(ipam));
+            return Ok(false);
         }
-        let made = make(&mut netlink, network, in_use)?;
-        let ipam = made.ipam;
-        *self.made() = Some(made);
-        Ok(Some(ipam))
+        let device = make(&mut netlink, network)?;
+        self.made().insert(network.id.clone(), device);
+        Ok(true)
+    }
+
+    fn device(&self, network: &NetworkRecord) -> Option<String> {
+        self.made().get(&network.id).map(|device| device.name.clone())
     }
 
     fn new_device(&self) -> Result<Option<String>, DriverError> {
@@ -108,25 +171,31 @@ impl Driver for Bridge {
     ) -> Result<(), DriverError> {
         // The name was free when it went on record, so neither this nor an undo touches a device of others.
         let (Some(name), Some(link)) = (&record.device, &record.endpoint.link) else { return Ok(()) };
-        let bridge = self.made().as_ref().map(|made| made.device.index);
+        let options = BridgeOptions::of_record(network)?;
+        let bridge = self.made().get(&network.id).map(|device| device.index);
         let bridge = bridge.ok_or_else(|| Reason::Gone(network.name.clone()))?;
-        let veth = Veth { name, bridge, netns: netns.as_fd(), peer: INSIDE, mac: link.mac, mtu: MTU };
+        let peer = &record.endpoint.interface;
+        let veth = Veth { name, bridge, netns: netns.as_fd(), peer, mac: link.mac, mtu: options.mtu };
         let mut outside = Netlink::open()?;
-        outside.batch(vec![netlink::create_veth(&veth), netlink::set_alias(name, &mark(network))])?;
-        let eth0 = configure(inside, link)?;
-        // From the container to the bridge: each end notices what the one before it has.
+        let alias = netlink::set_alias(name, &mark(network));
+        outside.batch(vec![netlink::create_veth(&veth), alias]).map_err(|error| not_named(&veth, error))?;
         let port = index_of(&mut outside, name)?;
-        netlink::await_carrier(inside, eth0)?;
+        if !options.icc {
+            outside.batch(vec![netlink::isolate_from_neighbours(port)])?;
+        }
+        let device = configure(netns, inside, record, link)?;
+        // From the container to the bridge: each end notices what the one before it has.
+        netlink::await_carrier(inside, device)?;
         netlink::await_carrier(&mut outside, port)?;
         Ok(netlink::await_carrier(&mut outside, bridge)?)
     }
 
-    fn is_joined(&self, record: &EndpointRecord) -> Result<bool, DriverError> {
+    fn is_joined(&self, record: &EndpointRecord, _: Option<&Path>) -> Result<bool, DriverError> {
         let Some(name) = &record.device else { return Ok(false) };
         Ok(netlink::find_link(&mut Netlink::open()?, name)?.is_some())
     }
 
-    fn isolate(&self, record: &EndpointRecord) -> Result<(), DriverError> {
+    fn isolate(&self, record: &EndpointRecord, _: Option<&Path>) -> Result<(), DriverError> {
         let Some(name) = &record.device else { return Ok(()) };
         let mut netlink = Netlink::open()?;
         let Some(veth) = netlink::find_link(&mut netlink, name)? else { return Ok(()) };
@@ -142,19 +211,9 @@ impl Driver for Bridge {
         Ok(netlink::delete_link(&mut Netlink::open()?, name)?)
     }
 
-    fn sweep(&self, network: &NetworkRecord, keep: &BTreeSet<&str>) -> Result<(), DriverError> {
-        let mut netlink = Netlink::open()?;
-        for link in netlink::links(&mut netlink)? {
-            if is_own(&link, network, "veth") && !keep.contains(link.name.as_str()) {
-                netlink::delete_link(&mut netlink, &link.name)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn dismantle(&self, network: &NetworkRecord) -> Result<(), DriverError> {
+    fn dismantle(&self, network: &NetworkRecord, _: &[NetworkRecord]) -> Result<(), DriverError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        *self.made() = None;
+        self.made().remove(&network.id);
         let mut netlink = Netlink::open()?;
         match own_bridge(&mut netlink, network)? {
             Some(bridge) => Ok(netlink::delete_link(&mut netlink, &bridge.name)?),
@@ -164,82 +223,132 @@ impl Driver for Bridge {
 }
 
 impl Bridge {
-    fn made(&self) -> MutexGuard<'_, Option<Made>> {
+    pub(super) fn new() -> Self {
+        Self { name: "bridge", made: Mutex::default(), turn: Mutex::default() }
+    }
+
+    /// `overlay`, where there is one node: a switch of which every port is here. A packet that would go to another node
+    /// in a VXLAN has none to go to, so there is no VXLAN either; what is left of it is the room that it takes in a
+    /// packet. What a swarm's network has besides (a second device for the way out, an ingress) is for services.
+    pub(super) fn overlay() -> Self {
+        Self { name: OVERLAY, ..Self::new() }
+    }
+
+    fn made(&self) -> MutexGuard<'_, HashMap<String, Link>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Makes the bridge, or puts in order what an engine before this one has left of it.
-fn make(netlink: &mut Netlink, network: &NetworkRecord, in_use: bool) -> Result<Made, DriverError> {
-    let (device, ipam) = match (own_bridge(netlink, network)?, network.ipam) {
-        (Some(device), Some(ipam)) => (device, ipam),
-        (None, Some(ipam)) if in_use => (create(netlink, network, &ipam)?, ipam),
-        (device, _) => {
-            let ipam = free_range(netlink, network)?;
-            (device.map_or_else(|| create(netlink, network, &ipam), Ok)?, ipam)
-        }
+fn make(netlink: &mut Netlink, network: &NetworkRecord) -> Result<Link, DriverError> {
+    let device = match own_bridge(netlink, network)? {
+        Some(device) => device,
+        None => match users_bridge(netlink, network)? {
+            Some(device) => device,
+            None => create(netlink, network)?,
+        },
     };
     // A crash may have come between the creation of the bridge and this.
-    let address = netlink::add_address(device.index, ipam.gateway, ipam.subnet);
-    netlink.batch(vec![address, netlink::set_up(device.index)])?;
-    Ok(Made { device, ipam })
+    if network.pools_of(false).next().is_some() {
+        switch_on_ipv6(&device.name)?;
+    }
+    let inhibit = BridgeOptions::of_record(network)?.inhibit_ipv4;
+    let own = |pool: &crate::IpamPool| Some(netlink::add_address(device.index, pool.gateway?, pool.subnet));
+    let addresses = network.active_pools().filter(|pool| !(inhibit && pool.subnet.is_ipv4())).filter_map(own);
+    netlink.batch(addresses.chain([netlink::set_up(device.index)]).collect())?;
+    Ok(device)
 }
 
-/// Sets up the container's end; returns its index.
-fn configure(inside: &mut Netlink, link: &EndpointLink) -> Result<u32, DriverError> {
-    let eth0 = index_of(inside, INSIDE)?;
-    inside.batch(vec![
-        netlink::add_address(eth0, link.address, Subnet::containing(link.address, link.prefix)),
-        netlink::set_up(eth0),
-        netlink::add_default_route(eth0, link.gateway),
-    ])?;
-    Ok(eth0)
+/// A name that the container's device cannot have, in dockerd's words.
+fn not_named(veth: &Veth<'_>, error: netlink::NetlinkError) -> DriverError {
+    let why = [Errno::EXIST, Errno::INVAL, Errno::RANGE].into_iter().find(|errno| error.is(*errno));
+    let Some(why) = why else { return error.into() };
+    let why = super::interface::in_gos_words(&why.into());
+    Reason::Interface {
+        device: veth.name.to_owned(),
+        why: format!("error renaming interface {:?} to {:?}: {why}", veth.name, veth.peer),
+    }
+    .into()
 }
 
-fn index_of(netlink: &mut Netlink, device: &str) -> Result<u32, DriverError> {
+pub(super) fn switch_on_ipv6(device: &str) -> io::Result<()> {
+    match fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "0") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "this kernel has no IPv6"))
+        }
+        other => other,
+    }
+}
+
+pub(super) fn index_of(netlink: &mut Netlink, device: &str) -> Result<u32, DriverError> {
     let found = netlink::find_link(netlink, device)?;
     Ok(found.ok_or_else(|| Reason::Gone(device.to_owned()))?.index)
 }
 
-/// What is written on the devices of a network.
-fn mark(network: &NetworkRecord) -> String {
-    format!("caisson:{}", network.id)
-}
-
-fn is_own(link: &Link, network: &NetworkRecord, kind: &str) -> bool {
-    link.kind.as_deref() == Some(kind) && link.alias.as_deref() == Some(mark(network).as_str())
-}
-
 fn own_bridge(netlink: &mut Netlink, network: &NetworkRecord) -> Result<Option<Link>, DriverError> {
-    Ok(netlink::links(netlink)?.into_iter().find(|link| is_own(link, network, "bridge")))
+    let mark = mark(network);
+    let own = |link: &Link| link.kind.as_deref() == Some("bridge") && link.alias.as_deref() == Some(&mark);
+    Ok(netlink::links(netlink)?.into_iter().find(own))
 }
 
-/// The network's range if no route of this system leads elsewhere with it, else one that none does.
-fn free_range(netlink: &mut Netlink, network: &NetworkRecord) -> Result<IpamConfig, DriverError> {
-    let routed = netlink::connected_ranges(netlink)?;
-    let chosen = choose_range(network.ipam.map(|ipam| ipam.subnet), &routed);
-    Ok(chosen.ok_or(Reason::NoRange)?)
+/// The bridge that the network is to be on and that somebody else has made, as dockerd has it: it is used, and stays when
+/// the network goes.
+fn users_bridge(netlink: &mut Netlink, network: &NetworkRecord) -> Result<Option<Link>, DriverError> {
+    let Some(name) = network.options.get(NAME).filter(|name| !name.is_empty()) else { return Ok(None) };
+    let engines = |link: &Link| link.alias.as_deref().is_some_and(|alias| alias.starts_with(MARK));
+    let found = netlink::find_link(netlink, name)?;
+    Ok(found.filter(|link| link.kind.as_deref() == Some("bridge") && !engines(link)))
 }
 
-/// Makes the bridge, down, and names it by the first name that is free.
+/// Makes the bridge, down.
 ///
 /// It is born under a name that nobody has and with our mark on it, and renamed then: a bridge that appeared under the
 /// wanted name meanwhile is left alone, and a crash in between leaves a bridge that is known as ours.
-fn create(netlink: &mut Netlink, network: &NetworkRecord, ipam: &IpamConfig) -> Result<Link, DriverError> {
+fn create(netlink: &mut Netlink, network: &NetworkRecord) -> Result<Link, DriverError> {
+    let options = BridgeOptions::of_record(network)?;
     let born = ids::device_name("br");
-    let create = netlink::create_bridge(&born, Mac::of(ipam.gateway));
+    let gateway = network.active_pools().find_map(|pool| pool.gateway);
+    let mac = gateway.map_or_else(|| Mac::of(IpAddr::from(rand::random::<[u8; 4]>())), Mac::of);
+    let create = netlink::create_bridge(&born, mac, options.mtu);
     netlink.batch(vec![create, netlink::set_alias(&born, &mark(network))])?;
-    let mut bridge = netlink::find_link(netlink, &born)?.ok_or(Reason::Gone(born))?;
-    let others = (0..OTHER_NAMES).map(|n| format!("caisson{n}"));
-    for name in std::iter::once(FIRST_NAME.to_owned()).chain(others) {
+    let mut bridge = netlink::find_link(netlink, &born)?.ok_or_else(|| Reason::Gone(born.clone()))?;
+    let others = (0..OTHER_NAMES).map(|n| format!("caisson{n}")).filter(|_| network.is_default_bridge());
+    let mut refusal = None;
+    for name in std::iter::once(device_name(network)).chain(others) {
         match netlink.batch(vec![netlink::rename(bridge.index, &name)]) {
-            Err(error) if error.is(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
             Ok(()) => {
                 bridge.name = name;
-                break;
+                return Ok(bridge);
             }
+            Err(error) if error.is(Errno::EXIST) => refusal = Some(taken(netlink, &name, error)?),
+            Err(error) => return Err(forgo(netlink, &born, error)),
         }
     }
-    Ok(bridge)
+    match refusal {
+        // One without the expected name is better than none.
+        _ if network.is_default_bridge() => Ok(bridge),
+        Some(error) => Err(forgo(netlink, &born, error)),
+        None => Ok(bridge),
+    }
+}
+
+/// Why a bridge cannot have this name, in dockerd's words where it has some.
+fn taken(
+    netlink: &mut Netlink,
+    name: &str,
+    error: netlink::NetlinkError,
+) -> Result<DriverError, DriverError> {
+    match netlink::find_link(netlink, name)? {
+        Some(other) if other.kind.as_deref() != Some("bridge") => {
+            Ok(Reason::Refused(format!("existing interface {name} is not a bridge")).into())
+        }
+        _ => Ok(error.into()),
+    }
+}
+
+/// Gives up a bridge that cannot be named.
+fn forgo(netlink: &mut Netlink, born: &str, error: impl Into<DriverError>) -> DriverError {
+    // What it is not deleted for is in the error that is reported: the kernel refuses changes.
+    let _ = netlink::delete_link(netlink, born);
+    error.into()
 }

@@ -1,16 +1,22 @@
 //! The ways to connect a container. A new driver is a file here and an entry in [`Drivers`].
 
 mod bridge;
-mod host;
-mod none;
+mod bridge_options;
+mod interface;
+mod nothing;
+mod options;
+mod sublink;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 use caisson_sys::netns::Netns;
 
-use crate::IpamConfig;
+pub(crate) use bridge_options::{BridgeOptions, GatewayMode};
+
+use crate::DefaultPool;
 use crate::book::{EndpointRecord, NetworkRecord};
 use crate::netlink::{Netlink, NetlinkError};
 
@@ -20,17 +26,26 @@ use crate::netlink::{Netlink, NetlinkError};
 pub struct DriverError(#[from] Reason);
 
 #[derive(Debug, thiserror::Error)]
-enum Reason {
+pub(crate) enum Reason {
     #[error(transparent)]
     Change(#[from] NetlinkError),
     #[error("could not read the network configuration")]
     Read(#[from] io::Error),
-    #[error(
-        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network"
-    )]
-    NoRange,
     #[error("the device {0} is gone")]
     Gone(String),
+    /// dockerd's words for what it cannot do.
+    #[error("{0}")]
+    Refused(String),
+    /// The container's device cannot be as it is asked for, in dockerd's words.
+    #[error("failed to add interface {device} to sandbox: {why}")]
+    Interface { device: String, why: String },
+}
+
+impl DriverError {
+    /// Whether it is one of the container's device, whose words say so.
+    pub(crate) fn is_of_interface(&self) -> bool {
+        matches!(self.0, Reason::Interface { .. })
+    }
 }
 
 impl From<NetlinkError> for DriverError {
@@ -45,13 +60,29 @@ impl From<io::Error> for DriverError {
     }
 }
 
+/// Why a driver cannot have a network like this, in dockerd's words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unfit {
+    /// The options make no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// They do, but not with this driver.
+    #[error("{0}")]
+    Forbidden(String),
+    /// dockerd answers some mistakes as if they were its own.
+    #[error("{0}")]
+    Internal(String),
+}
+
 /// What a driver gives a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Features {
     /// A network namespace of its own.
     pub(crate) namespace: bool,
-    /// An address that neighbours, and published ports, reach.
+    /// An address that neighbours reach.
     pub(crate) address: bool,
+    /// Whether this system is the way out: then it has the gateway's address, and published ports lead in.
+    pub(crate) routed: bool,
 }
 
 /// One way to connect a container. All calls block, for the kernel only.
@@ -62,17 +93,46 @@ pub(crate) trait Driver: fmt::Debug + Send + Sync {
     /// What it gives.
     fn features(&self) -> Features;
 
-    /// Options of a network, under Docker's names.
-    fn options(&self) -> BTreeMap<String, String>;
+    /// Whether it can have this network beside those that there are. May complete its options.
+    fn check(&self, network: &mut NetworkRecord, others: &[NetworkRecord]) -> Result<(), Unfit>;
 
-    /// The range that a network would have if it were made now; what it has, if it is made already.
-    fn plan(&self, network: &NetworkRecord) -> Result<Option<IpamConfig>, DriverError>;
+    /// Where its networks that name no IPv4 range get theirs from, if not from where all do.
+    fn default_pool(&self) -> Option<DefaultPool> {
+        None
+    }
 
-    /// Makes what all endpoints of a network share, unless it is there, and says which range it has. `in_use` says that
-    /// endpoints with addresses exist, so that the range cannot move.
-    fn prepare(&self, network: &NetworkRecord, in_use: bool) -> Result<Option<IpamConfig>, DriverError>;
+    /// Options of a network, under Docker's names, with those that the driver adds.
+    fn options(&self, network: &NetworkRecord) -> BTreeMap<String, String> {
+        network.options.clone()
+    }
 
-    /// A free name for the device of a new endpoint, for drivers with one.
+    /// Whether everything that leaves by an endpoint is sent straight to its device, for want of a gateway.
+    fn is_straight(&self, _: &NetworkRecord) -> bool {
+        false
+    }
+
+    /// Whether a range of the network of which nothing else was asked has a gateway, by its family.
+    fn has_gateway(&self, _: &NetworkRecord, _ipv4: bool) -> bool {
+        true
+    }
+
+    /// How the names of containers' devices begin that have none of their own, if not like those of other networks.
+    fn interface_prefix<'a>(&self, _: &'a NetworkRecord) -> Option<&'a str> {
+        None
+    }
+
+    /// Whether what all endpoints of a network share is there.
+    fn is_made(&self, network: &NetworkRecord) -> Result<bool, DriverError>;
+
+    /// Makes what all endpoints of a network share, unless it is there. Whether it is new to this process.
+    fn make(&self, network: &NetworkRecord) -> Result<bool, DriverError>;
+
+    /// The device of this system that has the network's own address, once it is made.
+    fn device(&self, _: &NetworkRecord) -> Option<String> {
+        None
+    }
+
+    /// A free name for the device of a new endpoint on this system, for drivers with one.
     fn new_device(&self) -> Result<Option<String>, DriverError>;
 
     /// Connects a namespace; `inside` is a socket in it. On failure [`isolate`](Self::isolate) and
@@ -86,35 +146,67 @@ pub(crate) trait Driver: fmt::Debug + Send + Sync {
     ) -> Result<(), DriverError>;
 
     /// Whether the endpoint is still connected.
-    fn is_joined(&self, record: &EndpointRecord) -> Result<bool, DriverError>;
+    fn is_joined(&self, record: &EndpointRecord, netns: Option<&Path>) -> Result<bool, DriverError>;
 
     /// Cuts an endpoint off, at once and for good: its address may be granted again.
-    fn isolate(&self, record: &EndpointRecord) -> Result<(), DriverError>;
+    fn isolate(&self, record: &EndpointRecord, netns: Option<&Path>) -> Result<(), DriverError>;
 
     /// Removes what is left of an isolated endpoint. May take long.
     fn leave(&self, record: &EndpointRecord) -> Result<(), DriverError>;
 
-    /// Removes the endpoints of a network that are not in `keep` (names of devices).
-    fn sweep(&self, network: &NetworkRecord, keep: &BTreeSet<&str>) -> Result<(), DriverError>;
-
-    /// Removes what [`prepare`](Self::prepare) made.
-    fn dismantle(&self, network: &NetworkRecord) -> Result<(), DriverError>;
+    /// Removes what [`make`](Self::make) made, but for what `others` need, too.
+    fn dismantle(&self, network: &NetworkRecord, others: &[NetworkRecord]) -> Result<(), DriverError>;
 }
 
 /// The drivers there are.
 #[derive(Debug)]
-pub(crate) struct Drivers([Box<dyn Driver>; 3]);
+pub(crate) struct Drivers([Box<dyn Driver>; 6]);
 
 impl Default for Drivers {
     fn default() -> Self {
-        Self([Box::<bridge::Bridge>::default(), Box::new(host::Host), Box::new(none::None)])
+        Self([
+            Box::new(bridge::Bridge::new()),
+            Box::new(bridge::Bridge::overlay()),
+            Box::new(nothing::HOST),
+            Box::new(nothing::NONE),
+            Box::new(sublink::MACVLAN),
+            Box::new(sublink::IPVLAN),
+        ])
     }
 }
 
 impl Drivers {
+    /// The driver of this name.
+    pub(crate) fn find(&self, name: &str) -> Option<&dyn Driver> {
+        self.0.iter().find(|driver| driver.name() == name).map(|driver| &**driver)
+    }
+
     /// The driver of a network on record.
     pub(crate) fn of(&self, network: &NetworkRecord) -> &dyn Driver {
-        let found = self.0.iter().find(|driver| driver.name() == network.driver);
-        found.expect("only networks of these drivers are on record").as_ref()
+        self.find(&network.driver).expect("only networks of these drivers are on record")
     }
+}
+
+/// Removes the devices of these networks' sandboxes that are gone: those that are not in `keep`. Devices of others,
+/// which may be another engine's, are left alone.
+pub(crate) fn sweep(networks: &[NetworkRecord], keep: &dyn Fn(&str) -> bool) -> Result<(), DriverError> {
+    let mut netlink = Netlink::open()?;
+    for link in crate::netlink::links(&mut netlink)? {
+        let Some(network) = link.alias.as_deref().and_then(|alias| alias.strip_prefix(MARK)) else {
+            continue;
+        };
+        let ours = link.kind.as_deref() == Some("veth") && networks.iter().any(|known| known.id == network);
+        if ours && !keep(&link.name) {
+            crate::netlink::delete_link(&mut netlink, &link.name)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is written on the devices of a network begins so; its id follows.
+const MARK: &str = "caisson:";
+
+/// What is written on the devices of a network.
+fn mark(network: &NetworkRecord) -> String {
+    format!("{MARK}{}", network.id)
 }

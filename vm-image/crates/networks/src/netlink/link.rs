@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NlasIterator};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage,
-    LinkProtoInfoBridge,
+    InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, IpVlanFlags, IpVlanMode, LinkAttribute,
+    LinkFlags, LinkHeader, LinkInfo, LinkMessage, LinkProtoInfoBridge, MacVlanMode,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
@@ -24,6 +24,7 @@ const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_FLUSH: u16 = 24;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const BR_STATE_DISABLED: u8 = 0;
 const IF_OPER_UP: u8 = 6;
 
@@ -91,9 +92,10 @@ pub(crate) fn find_link(netlink: &mut Netlink, name: &str) -> io::Result<Option<
 ///
 /// Without an address of its own a bridge takes that of its ports, and its neighbours lose it whenever a container
 /// comes or goes.
-pub(crate) fn create_bridge(name: &str, mac: Mac) -> Request {
+pub(crate) fn create_bridge(name: &str, mac: Mac, mtu: u32) -> Request {
     let mut message = named(name);
     message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+    message.attributes.push(LinkAttribute::Mtu(mtu));
     message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
     Request {
         doing: format!("create the bridge {name}"),
@@ -136,6 +138,79 @@ pub(crate) fn create_veth(veth: &Veth<'_>) -> Request {
     ]));
     Request {
         doing: format!("create the veth pair {} and {}", veth.name, veth.peer),
+        message: RouteNetlinkMessage::NewLink(message),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    }
+}
+
+/// A device on top of another one: it sends and receives through that one's wire, with an address of its own.
+pub(crate) struct Sublink<'a> {
+    /// The index of the device below.
+    pub(crate) parent: u32,
+    /// The namespace in which it is born.
+    pub(crate) netns: BorrowedFd<'a>,
+    /// Its name there.
+    pub(crate) name: &'a str,
+    pub(crate) kind: SublinkKind,
+    /// The size of the largest packet, in bytes; that of the device below, if none is given.
+    pub(crate) mtu: Option<u32>,
+}
+
+/// How a [`Sublink`] shares the device below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SublinkKind {
+    /// With a hardware address of its own; the mode is one of `linux/if_link.h`'s `MACVLAN_MODE`.
+    Macvlan { mode: MacVlanMode, mac: Mac },
+    /// With the parent's hardware address.
+    Ipvlan { mode: IpVlanMode, flags: IpVlanFlags },
+}
+
+/// Makes a [`Sublink`], down.
+pub(crate) fn create_sublink(link: &Sublink<'_>) -> Request {
+    let mut message = named(link.name);
+    message.attributes.push(LinkAttribute::Link(link.parent));
+    message.attributes.push(LinkAttribute::NetNsFd(link.netns.as_raw_fd()));
+    message.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
+    let info = match link.kind {
+        SublinkKind::Macvlan { mode, mac } => {
+            message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+            let data = InfoData::MacVlan(vec![InfoMacVlan::Mode(mode)]);
+            vec![LinkInfo::Kind(InfoKind::MacVlan), LinkInfo::Data(data)]
+        }
+        SublinkKind::Ipvlan { mode, flags } => {
+            let data = InfoData::IpVlan(vec![InfoIpVlan::Mode(mode), InfoIpVlan::Flags(flags)]);
+            vec![LinkInfo::Kind(InfoKind::IpVlan), LinkInfo::Data(data)]
+        }
+    };
+    message.attributes.push(LinkAttribute::LinkInfo(info));
+    Request {
+        doing: format!("create the device {} on top of device {}", link.name, link.parent),
+        message: RouteNetlinkMessage::NewLink(message),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    }
+}
+
+/// A device that leads nowhere, down.
+pub(crate) fn create_dummy(name: &str) -> Request {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)]));
+    Request {
+        doing: format!("create the device {name}"),
+        message: RouteNetlinkMessage::NewLink(message),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    }
+}
+
+/// A VLAN of a device, down: packets with this tag (802.1Q) are its own.
+pub(crate) fn create_vlan(name: &str, parent: u32, tag: u16) -> Request {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::Link(parent));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Vlan),
+        LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(tag)])),
+    ]));
+    Request {
+        doing: format!("create the VLAN device {name}"),
         message: RouteNetlinkMessage::NewLink(message),
         flags: NLM_F_CREATE | NLM_F_EXCL,
     }
@@ -204,6 +279,17 @@ pub(crate) fn isolate_port(index: u32) -> Request {
         LinkProtoInfoBridge::Other(flush),
     ]));
     let doing = format!("disable the bridge port {index}");
+    Request { doing, message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+}
+
+/// Lets a port of a bridge talk with the system that has the bridge only, not with other ports of this kind.
+pub(crate) fn isolate_from_neighbours(index: u32) -> Request {
+    let isolated = DefaultNla::new(IFLA_BRPORT_ISOLATED, vec![1]);
+    let mut message = LinkMessage::default();
+    message.header.interface_family = AddressFamily::Bridge;
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::ProtoInfoBridge(vec![LinkProtoInfoBridge::Other(isolated)]));
+    let doing = format!("isolate the bridge port {index} from its neighbours");
     Request { doing, message: RouteNetlinkMessage::SetLink(message), flags: 0 }
 }
 

@@ -23,10 +23,11 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 pub(crate) use address::add_address;
 pub(crate) use link::{
-    Link, Veth, await_carrier, create_bridge, create_veth, delete_link, find_link, isolate_port, links,
-    rename, set_alias, set_up,
+    Link, Sublink, SublinkKind, Veth, await_carrier, create_bridge, create_dummy, create_sublink,
+    create_veth, create_vlan, delete_link, find_link, isolate_from_neighbours, isolate_port, links, rename,
+    set_alias, set_up,
 };
-pub(crate) use route::{add_default_route, connected_ranges};
+pub(crate) use route::{connected_ranges, delete_default_route, set_default_route};
 
 /// The kernel never sends more in one message (`NLMSG_GOODSIZE` is 8 KiB, dumps use up to 32 KiB).
 const RECEIVE_BYTES: usize = 64 * 1024;

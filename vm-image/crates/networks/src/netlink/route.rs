@@ -1,15 +1,16 @@
 //! Routes.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NlasIterator};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
 
-use super::{Netlink, Request};
+use super::{Netlink, NetlinkError, Request};
 use crate::Subnet;
 
 // linux/rtnetlink.h
@@ -18,37 +19,82 @@ const RTA_DST: u16 = 1;
 /// `struct rtmsg` in bytes.
 const HEADER: usize = 12;
 
-/// Sends everything that has no better route to `gateway`.
-pub(crate) fn add_default_route(index: u32, gateway: Ipv4Addr) -> Request {
-    let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::Boot;
-    message.header.scope = RouteScope::Universe;
-    message.header.kind = RouteType::Unicast;
-    message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+/// Sends everything of one family that has no better route to `gateway`, or straight to the device, instead of where it was
+/// sent before.
+pub(crate) fn set_default_route(index: u32, gateway: Option<IpAddr>, ipv4: bool) -> Request {
+    let mut message = default_route(ipv4);
+    match gateway {
+        Some(IpAddr::V4(gateway)) => {
+            message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+        }
+        Some(IpAddr::V6(gateway)) => {
+            message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet6(gateway)));
+        }
+        None if ipv4 => message.header.scope = RouteScope::Link,
+        None => {}
+    }
     message.attributes.push(RouteAttribute::Oif(index));
     Request {
-        doing: format!("route everything to {gateway}"),
+        doing: match gateway {
+            Some(gateway) => format!("route everything to {gateway}"),
+            None => format!("route everything to device {index}"),
+        },
         message: RouteNetlinkMessage::NewRoute(message),
         flags: NLM_F_CREATE | NLM_F_REPLACE,
     }
 }
 
-/// The IPv4 ranges that this system reaches by some route other than the default one.
-pub(crate) fn connected_ranges(netlink: &mut Netlink) -> io::Result<Vec<Subnet>> {
-    let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    netlink.dump(&RouteNetlinkMessage::GetRoute(message), read)
+/// Takes the route away that everything goes which has no better one, if there is one.
+pub(crate) fn delete_default_route(netlink: &mut Netlink, ipv4: bool) -> Result<(), NetlinkError> {
+    let mut message = default_route(ipv4);
+    // One of either scope: to a gateway, or straight to a device.
+    message.header.scope = RouteScope::NoWhere;
+    let message = RouteNetlinkMessage::DelRoute(message);
+    match netlink.batch(vec![Request { doing: "take a default route away".into(), message, flags: 0 }]) {
+        Err(error) if error.is(Errno::SRCH) => Ok(()),
+        other => other,
+    }
 }
 
-fn read(payload: &[u8]) -> Option<Subnet> {
+fn default_route(ipv4: bool) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = if ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unicast;
+    message
+}
+
+/// The ranges that this system reaches by some route other than the default ones. Single addresses and link-local
+/// ranges, which every device has, are none.
+pub(crate) fn connected_ranges(netlink: &mut Netlink) -> io::Result<Vec<Subnet>> {
+    let mut all = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        match netlink.dump(&RouteNetlinkMessage::GetRoute(message), |payload| read(payload, family)) {
+            Ok(ranges) => all.extend(ranges),
+            // A kernel without IPv6 has no such routes.
+            Err(_) if family == AddressFamily::Inet6 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
+}
+
+fn read(payload: &[u8], family: AddressFamily) -> Option<Subnet> {
     let header = RouteHeader::parse(payload).ok()?;
     if header.destination_prefix_length == 0 || header.kind != RouteType::Unicast {
         return None;
     }
     let mut attributes = NlasIterator::new(payload.get(HEADER..)?).flatten();
     let destination = attributes.find(|attribute| attribute.kind() == RTA_DST)?;
-    let octets = destination.value().first_chunk::<4>()?;
-    Some(Subnet::containing(Ipv4Addr::from(*octets), header.destination_prefix_length))
+    let bytes = destination.value();
+    let address = match family {
+        AddressFamily::Inet => IpAddr::from(Ipv4Addr::from(*bytes.first_chunk::<4>()?)),
+        _ => IpAddr::from(Ipv6Addr::from(*bytes.first_chunk::<16>()?)),
+    };
+    let link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    (!link_local).then(|| Subnet::containing(address, header.destination_prefix_length))
 }

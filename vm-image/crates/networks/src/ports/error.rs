@@ -1,5 +1,6 @@
 //! Why a port is not open, in dockerd's words.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use caisson_guest_proto::{PortForward, PortProtocol, PublishRefused, RefusalCode};
@@ -18,26 +19,19 @@ pub enum PublishError {
         holder: String,
     },
     /// The system, or the machine's host, refused.
-    #[error("failed to bind host port {address}/{protocol}: {}{}", .refused.message, held_by(.refused))]
+    #[error("failed to bind host port for {wanted}: {}{}", .refused.message, held_by(.refused))]
     Refused {
-        /// Where it was to listen.
-        address: SocketAddr,
-        /// TCP or UDP.
-        protocol: PortProtocol,
+        /// Where it was to listen and to lead.
+        wanted: Box<Wanted>,
         /// The reason.
         refused: Box<PublishRefused>,
     },
     /// The machine's host cannot be asked.
-    #[error("failed to bind host port {address}/{protocol}: the host of this machine does not answer")]
-    Away {
-        /// Where it was to listen.
-        address: SocketAddr,
-        /// TCP or UDP.
-        protocol: PortProtocol,
-    },
-    /// UDP.
-    #[error("publishing udp ports is not supported yet")]
-    Udp,
+    #[error("failed to bind host port for {0}: the host of this machine does not answer")]
+    Away(Box<Wanted>),
+    /// Other containers of this engine have all of a range.
+    #[error("all ports are allocated")]
+    AllAllocated,
     /// The range of host ports is empty.
     #[error("the range of host ports is empty")]
     NoPort,
@@ -45,19 +39,19 @@ pub enum PublishError {
 
 impl PublishError {
     pub(crate) fn refused(forward: &PortForward, refused: PublishRefused) -> Self {
-        Self::Refused { address: address(forward), protocol: forward.protocol, refused: Box::new(refused) }
+        Self::Refused { wanted: Wanted::of(forward), refused: Box::new(refused) }
     }
 
     pub(crate) fn away(forward: &PortForward) -> Self {
-        Self::Away { address: address(forward), protocol: forward.protocol }
+        Self::Away(Wanted::of(forward))
     }
 
     /// Whether another number might do.
     pub(crate) fn is_taken(&self) -> bool {
         match self {
-            Self::Allocated { .. } => true,
+            Self::Allocated { .. } | Self::AllAllocated => true,
             Self::Refused { refused, .. } => refused.code == RefusalCode::InUse,
-            Self::Away { .. } | Self::Udp | Self::NoPort => false,
+            Self::Away(_) | Self::NoPort => false,
         }
     }
 
@@ -67,8 +61,25 @@ impl PublishError {
     }
 }
 
-fn address(forward: &PortForward) -> SocketAddr {
-    SocketAddr::new(forward.host_ip, forward.host_port)
+/// A port that was not opened, as dockerd writes it: `0.0.0.0:8080:172.17.0.2:80/tcp`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    listen: SocketAddr,
+    target: SocketAddr,
+    protocol: PortProtocol,
+}
+
+impl Wanted {
+    fn of(forward: &PortForward) -> Box<Self> {
+        let listen = SocketAddr::new(forward.host_ip, forward.host_port);
+        Box::new(Self { listen, target: forward.target, protocol: forward.protocol })
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}/{}", self.listen, self.target, self.protocol)
+    }
 }
 
 fn held_by(refused: &PublishRefused) -> String {

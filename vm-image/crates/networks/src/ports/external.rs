@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use super::PublishError;
+use super::{Connections, PublishError};
 
 /// How long a request waits for its answer, the host's coming back included.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -98,14 +98,15 @@ impl External {
 
     /// Asks the host to close ports and waits until they are free, for [`PATIENCE`] at most. A host that is away or
     /// does not answer will close them when it does: nobody waits for that.
-    pub(super) async fn close(&self, keys: impl Iterator<Item = &str>) {
+    pub(super) async fn close(&self, keys: impl Iterator<Item = &str>, connections: Connections) {
+        let keep_connections = connections == Connections::Kept;
         let give_up_at = Instant::now() + PATIENCE;
         for key in keys {
             lock(&self.wanted).remove(key);
             if !*self.within_reach.borrow() {
                 continue;
             }
-            let asked = self.ask(PortsCall::Unpublish { key: key.to_owned() });
+            let asked = self.ask(PortsCall::Unpublish { key: key.to_owned(), keep_connections });
             match timeout_at(give_up_at, asked).await.ok().flatten() {
                 Some(Ok(_)) => {}
                 Some(Err(refused)) => warn!(key, %refused, "the host did not close a port"),

@@ -6,28 +6,36 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use caisson_guest_proto::PortProtocol;
+
 /// `TCP_LISTEN` of `net/tcp_states.h`, as the tables write it.
 const LISTEN: &str = "0A";
+
+/// `TCP_CLOSE`, which is what they write for a UDP socket without a peer.
+const UNCONNECTED: &str = "07";
 
 /// The process that listens where `wanted` would: `nginx (pid 123)`. `None` when the system does not tell.
 ///
 /// Reads all of `/proc`: not for an async worker.
-pub(super) fn find(wanted: SocketAddr) -> Option<String> {
+pub(super) fn find(wanted: SocketAddr, protocol: PortProtocol) -> Option<String> {
     // The calling thread's namespace, which need not be that of the process's first thread.
-    let tables = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
+    let (tables, state) = match protocol {
+        PortProtocol::Tcp => (["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"], LISTEN),
+        PortProtocol::Udp => (["/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"], UNCONNECTED),
+    };
     let tables = tables.iter().filter_map(|table| fs::read_to_string(table).ok());
-    let inode = tables.filter_map(|table| listener(&table, wanted)).next()?;
+    let inode = tables.filter_map(|table| listener(&table, wanted, state)).next()?;
     owner(Path::new("/proc"), &format!("socket:[{inode}]"))
 }
 
 /// The inode of the socket that listens on an address which collides with `wanted`.
-fn listener(table: &str, wanted: SocketAddr) -> Option<u64> {
+fn listener(table: &str, wanted: SocketAddr, wanted_state: &str) -> Option<u64> {
     table.lines().skip(1).find_map(|line| {
         let mut fields = line.split_ascii_whitespace();
         let local = parse_address(fields.nth(1)?)?;
         let state = fields.nth(1)?;
         let inode = fields.nth(5)?;
-        (state == LISTEN && collides(local, wanted)).then(|| inode.parse().ok())?
+        (state == wanted_state && collides(local, wanted)).then(|| inode.parse().ok())?
     })
 }
 
@@ -90,7 +98,7 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn the_listener_that_is_in_the_way_is_found() {
-        let found = |table: &str, wanted: &str| listener(table, wanted.parse().unwrap());
+        let found = |table: &str, wanted: &str| listener(table, wanted.parse().unwrap(), LISTEN);
         assert_eq!(found(TABLE, "127.0.0.1:8080"), Some(4711));
         assert_eq!(found(TABLE, "0.0.0.0:8080"), Some(4711));
         assert_eq!(found(TABLE, "127.0.0.2:8080"), None);
@@ -104,7 +112,7 @@ mod tests {
     #[test]
     fn a_listener_of_this_process_is_named() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let holder = find(listener.local_addr().unwrap()).unwrap();
+        let holder = find(listener.local_addr().unwrap(), PortProtocol::Tcp).unwrap();
         assert!(holder.ends_with(&format!(" (pid {})", std::process::id())), "{holder}");
     }
 }

@@ -5,6 +5,7 @@
 //! both families; a wish is granted whole or not at all; and what another container of ours holds is refused, in
 //! dockerd's words, before anybody is asked.
 
+mod datagrams;
 mod error;
 mod external;
 mod holder;
@@ -18,9 +19,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use caisson_guest_proto::{PortForward, PortProtocol};
+use caisson_guest_proto::PortForward;
 
-pub use error::PublishError;
+pub use error::{PublishError, Wanted};
 use external::External;
 use native::Native;
 use table::Table;
@@ -49,6 +50,8 @@ pub(crate) struct Owner<'a> {
     pub(crate) name: &'a str,
     /// The container's address, where its ports lead.
     pub(crate) address: IpAddr,
+    /// Its addresses, of both families, that others reach themselves: ports of theirs are none of anybody else.
+    pub(crate) routed: [Option<IpAddr>; 2],
 }
 
 /// All published ports.
@@ -56,6 +59,13 @@ pub(crate) struct Owner<'a> {
 pub(crate) struct Ports {
     table: Mutex<Table>,
     opener: Opener,
+}
+
+/// What becomes of the connections through a port that is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Connections {
+    Cut,
+    Kept,
 }
 
 #[derive(Debug)]
@@ -72,10 +82,10 @@ impl Opener {
         }
     }
 
-    async fn close(&self, keys: impl Iterator<Item = &str>) {
+    async fn close(&self, keys: impl Iterator<Item = &str>, connections: Connections) {
         match self {
             Self::Native(native) => native.close(keys).await,
-            Self::External(external) => external.close(keys).await,
+            Self::External(external) => external.close(keys, connections).await,
         }
     }
 }
@@ -111,20 +121,34 @@ impl Ports {
 
     /// Opens a port again that was open before, under the same number. A host that is away will do so when it is back.
     pub(crate) async fn reopen(&self, owner: Owner<'_>, record: &PortRecord) -> Result<(), PublishError> {
+        if record.is_routed() {
+            return Ok(());
+        }
         if let Opener::External(external) = &self.opener
             && !external.comes_soon().await
         {
             return self.table().reserve(owner.name, record);
         }
         match self.open_one(owner, record.forward()).await {
-            Err(PublishError::Away { .. }) => self.table().reserve(owner.name, record),
+            Err(PublishError::Away(_)) => self.table().reserve(owner.name, record),
             other => other.map(drop),
         }
     }
 
     /// Closes these and drops their connections; what is closed stays closed.
     pub(crate) async fn close(&self, ports: &[PortRecord]) {
-        self.opener.close(ports.iter().rev().map(|port| port.key.as_str())).await;
+        self.close_with(ports, Connections::Cut).await;
+    }
+
+    /// Closes these, through which nobody new is to come; who has come stays. Only the machine's host can do so, and only
+    /// there are listeners followed.
+    pub(crate) async fn retire(&self, ports: &[PortRecord]) {
+        self.close_with(ports, Connections::Kept).await;
+    }
+
+    async fn close_with(&self, ports: &[PortRecord], connections: Connections) {
+        let opened = ports.iter().rev().filter(|port| !port.is_routed());
+        self.opener.close(opened.map(|port| port.key.as_str()), connections).await;
         for port in ports {
             self.table().release(&port.key);
         }
@@ -137,9 +161,6 @@ impl Ports {
         wish: &PortBinding,
         first: usize,
     ) -> Result<Vec<PortRecord>, PublishError> {
-        if wish.protocol == PortProtocol::Udp {
-            return Err(PublishError::Udp);
-        }
         let mut refusal = PublishError::NoPort;
         for number in candidates(&wish.host_ports) {
             match self.open_everywhere(owner, wish, number, first).await {
@@ -147,7 +168,14 @@ impl Ports {
                 decided => return decided,
             }
         }
-        Err(refusal)
+        match &wish.host_ports {
+            HostPorts::FirstFreeOf(range)
+                if range.len() > 1 && matches!(refusal, PublishError::Allocated { .. }) =>
+            {
+                Err(PublishError::AllAllocated)
+            }
+            _ => Err(refusal),
+        }
     }
 
     async fn open_everywhere(
@@ -159,14 +187,20 @@ impl Ports {
     ) -> Result<Vec<PortRecord>, PublishError> {
         let mut open: Vec<PortRecord> = Vec::new();
         for host_ip in addresses(wish) {
-            let number = open.first().map_or(number, |port| port.published.host_port.0);
+            let bound = open.iter().find(|port| !port.is_routed());
+            let number = bound.map_or(number, |port| port.published.host_port.0);
+            let routed = owner.routed[usize::from(!host_ip.is_ipv4())];
             let forward = PortForward {
                 key: format!("{}/{}", owner.container, first + open.len()),
                 host_ip,
-                host_port: number,
+                host_port: if routed.is_some() { 0 } else { number },
                 protocol: wish.protocol,
-                target: SocketAddr::new(owner.address, wish.container_port.0),
+                target: SocketAddr::new(routed.unwrap_or(owner.address), wish.container_port.0),
             };
+            if routed.is_some() {
+                open.push(PortRecord::of(&forward));
+                continue;
+            }
             match self.open_one(owner, forward).await {
                 Ok(record) => open.push(record),
                 // A system without IPv6 has all its addresses bound by now.
@@ -180,7 +214,12 @@ impl Ports {
         Ok(open)
     }
 
-    async fn open_one(&self, owner: Owner<'_>, forward: PortForward) -> Result<PortRecord, PublishError> {
+    /// Opens one port, under this key.
+    pub(crate) async fn open_one(
+        &self,
+        owner: Owner<'_>,
+        forward: PortForward,
+    ) -> Result<PortRecord, PublishError> {
         let mut record = PortRecord::of(&forward);
         self.table().reserve(owner.name, &record)?;
         match self.opener.open(forward).await {
@@ -210,6 +249,11 @@ impl PortRecord {
             host_port: HostPort(forward.host_port),
         };
         Self { key: forward.key.clone(), published, target: forward.target }
+    }
+
+    /// Whether it is reached under the container's own address, so that nothing is open for it.
+    pub(crate) fn is_routed(&self) -> bool {
+        self.published.host_port == HostPort(0)
     }
 
     pub(crate) fn forward(&self) -> PortForward {

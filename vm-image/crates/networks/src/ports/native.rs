@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use caisson_guest_proto::{PortForward, PublishRefused, RefusalCode};
+use caisson_guest_proto::{PortForward, PortProtocol, PublishRefused, RefusalCode};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
-use tokio::net::{TcpListener, TcpStream};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, warn};
 
-use super::{PublishError, holder, relay};
+use super::{PublishError, datagrams, holder, relay};
 
 /// How many connections may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -29,13 +30,15 @@ impl Native {
     /// Binds a port and starts to serve it. Returns the bound number.
     pub(super) async fn open(&self, forward: PortForward) -> Result<u16, PublishError> {
         let wanted = SocketAddr::new(forward.host_ip, forward.host_port);
-        match bind_listener(wanted) {
-            Ok((listener, bound)) => {
-                let task = tokio::spawn(serve(listener, forward.target));
+        match start(wanted, &forward) {
+            Ok((task, bound)) => {
                 self.listeners().insert(forward.key, task);
                 Ok(bound)
             }
-            Err(error) => Err(PublishError::refused(&forward, refusal(error, wanted).await)),
+            Err(error) => {
+                let refused = refusal(error, wanted, forward.protocol).await;
+                Err(PublishError::refused(&forward, refused))
+            }
         }
     }
 
@@ -64,24 +67,41 @@ impl Drop for Native {
     }
 }
 
-fn bind_listener(address: SocketAddr) -> io::Result<(TcpListener, u16)> {
+fn start(address: SocketAddr, forward: &PortForward) -> io::Result<(JoinHandle<()>, u16)> {
+    let target = forward.target;
+    match forward.protocol {
+        PortProtocol::Tcp => {
+            let socket = bind_socket(address, SocketType::STREAM)?;
+            listen(&socket, BACKLOG)?;
+            let listener = std::net::TcpListener::from(socket);
+            let bound = listener.local_addr()?.port();
+            Ok((tokio::spawn(serve(TcpListener::from_std(listener)?, target)), bound))
+        }
+        PortProtocol::Udp => {
+            let socket = std::net::UdpSocket::from(bind_socket(address, SocketType::DGRAM)?);
+            let bound = socket.local_addr()?.port();
+            Ok((tokio::spawn(datagrams::serve(UdpSocket::from_std(socket)?, target)), bound))
+        }
+    }
+}
+
+fn bind_socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-    // Connections of the last listener that are still closing do not hold up the next one; another listener does.
-    sockopt::set_socket_reuseaddr(&socket, true)?;
+    let socket = socket_with(family, kind, flags, None)?;
+    if kind == SocketType::STREAM {
+        // Connections of the last listener that are still closing do not hold up the next one; another listener does.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
     bind(&socket, &address)?;
-    listen(&socket, BACKLOG)?;
-    let listener = std::net::TcpListener::from(socket);
-    let bound = listener.local_addr()?.port();
-    Ok((TcpListener::from_std(listener)?, bound))
+    Ok(socket)
 }
 
 /// The system's refusal, with the process that is in the way.
-async fn refusal(error: io::Error, wanted: SocketAddr) -> PublishRefused {
+async fn refusal(error: io::Error, wanted: SocketAddr, protocol: PortProtocol) -> PublishRefused {
     let (code, message) = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::ADDRINUSE) => (RefusalCode::InUse, "address already in use".to_owned()),
         Some(Errno::ACCESS | Errno::PERM) => (RefusalCode::NotPermitted, "permission denied".to_owned()),
@@ -94,7 +114,9 @@ async fn refusal(error: io::Error, wanted: SocketAddr) -> PublishRefused {
         _ => (RefusalCode::Other, error.to_string()),
     };
     let holder = match code {
-        RefusalCode::InUse => tokio::task::spawn_blocking(move || holder::find(wanted)).await.ok().flatten(),
+        RefusalCode::InUse => {
+            tokio::task::spawn_blocking(move || holder::find(wanted, protocol)).await.ok().flatten()
+        }
         _ => None,
     };
     PublishRefused { code, message, holder }

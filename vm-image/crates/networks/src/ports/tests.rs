@@ -6,6 +6,8 @@ use caisson_guest_proto::{
 };
 use tokio::net::{UnixListener, UnixStream};
 
+use caisson_guest_proto::PortProtocol;
+
 use super::*;
 use crate::ContainerPort;
 
@@ -65,15 +67,22 @@ impl Engine {
     }
 
     async fn unpublish(&mut self) -> String {
-        let request = self.next().await;
-        let PortsCall::Unpublish { key } = request.call else { panic!("{request:?}") };
-        self.reply(request.id, Ok(PortsAnswer::Unpublished)).await;
+        let (key, keep_connections) = self.unpublish_one().await;
+        assert!(!keep_connections, "{key}");
         key
+    }
+
+    /// Its key, and whether its connections are kept.
+    async fn unpublish_one(&mut self) -> (String, bool) {
+        let request = self.next().await;
+        let PortsCall::Unpublish { key, keep_connections } = request.call else { panic!("{request:?}") };
+        self.reply(request.id, Ok(PortsAnswer::Unpublished)).await;
+        (key, keep_connections)
     }
 }
 
 fn owner() -> Owner<'static> {
-    Owner { container: "c0ffee", name: "web", address: "172.17.0.2".parse().unwrap() }
+    Owner { container: "c0ffee", name: "web", address: "172.17.0.2".parse().unwrap(), routed: [None, None] }
 }
 
 fn wish(host_ip: Option<&str>, host_ports: HostPorts) -> PortBinding {
@@ -114,6 +123,20 @@ async fn the_host_is_told_everything_again_whenever_it_comes_back() {
 }
 
 #[tokio::test]
+async fn connections_live_on_through_a_listener_that_is_gone_and_its_number_is_anybodys() {
+    let host = FakeHost::new();
+    let ports = Ports::start(host.publisher(), std::iter::empty());
+    let (mut engine, _) = host.welcome().await;
+    let wishes = [wish(Some("127.0.0.1"), HostPorts::exactly(8080))];
+    for _ in 0..2 {
+        let (opened, _) = tokio::join!(ports.open(owner(), &wishes), engine.publish(Ok(8080)));
+        let opened = opened.unwrap();
+        let retired = tokio::join!(ports.retire(&opened), engine.unpublish_one()).1;
+        assert_eq!(retired, ("c0ffee/0".into(), true));
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_carries_the_hosts_reason_and_closes_what_was_open() {
     let host = FakeHost::new();
     let ports = Ports::start(host.publisher(), std::iter::empty());
@@ -126,7 +149,7 @@ async fn a_refusal_carries_the_hosts_reason_and_closes_what_was_open() {
     });
     assert_eq!(
         opened.unwrap_err().to_string(),
-        "failed to bind host port [::]:8080/tcp: address already in use (held by nginx (pid 812))"
+        "failed to bind host port for [::]:8080:172.17.0.2:80/tcp: address already in use (held by nginx (pid 812))"
     );
     assert_eq!(closed, "c0ffee/0");
 }
@@ -161,7 +184,7 @@ async fn an_answer_that_never_comes_is_no_port_now_or_later() {
     });
     assert_eq!(
         opened.unwrap_err().to_string(),
-        "failed to bind host port 127.0.0.1:8080/tcp: the host of this machine does not answer"
+        "failed to bind host port for 127.0.0.1:8080:172.17.0.2:80/tcp: the host of this machine does not answer"
     );
     let (mut engine, told) = host.welcome().await;
     assert!(told.is_empty());
@@ -196,7 +219,7 @@ async fn a_host_that_is_away_is_waited_for_but_not_for_ever() {
     let before = tokio::time::Instant::now();
     let wishes = [wish(Some("127.0.0.1"), HostPorts::exactly(8080))];
     let error = ports.open(owner(), &wishes).await.unwrap_err();
-    assert!(matches!(error, PublishError::Away { .. }), "{error}");
+    assert!(matches!(error, PublishError::Away(_)), "{error}");
     let waited = before.elapsed();
     assert!((1..=20).contains(&waited.as_secs()), "{waited:?}");
 }

@@ -106,7 +106,7 @@ fn victim() {
     let (root, exec_root) = (PathBuf::from(&home).join("root"), PathBuf::from(&home).join("exec"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let networks = Networks::open(&root, &exec_root, Publisher::Native).await.unwrap();
+        let networks = Networks::open(&root, &exec_root, Options::new(Publisher::Native)).await.unwrap();
         println!("step");
         for n in 0.. {
             let wish = publish(None, HostPorts::Ephemeral);

@@ -81,7 +81,7 @@ fn through_a_published_port() {
         let wish = publish(None, HostPorts::exactly(8080));
         let sandbox = networks.attach(request("web", vec![wish])).await.unwrap();
         let server = listen_in(&sandbox);
-        measure("to the container", SocketAddr::new(address(&sandbox).into(), 80), &server);
+        measure("to the container", SocketAddr::new(address(&sandbox), 80), &server);
         measure("to its published port", "127.0.0.1:8080".parse().unwrap(), &server);
     });
 }

@@ -3,12 +3,15 @@
 //! Without root these are skipped, with the reason on stderr.
 
 mod crashes;
+mod dns;
+mod firewall;
 mod latency;
 mod publishing;
 mod sandboxes;
+mod user_defined;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,7 +20,7 @@ use caisson_sys::netns::{self, Netns};
 
 use crate::netlink::{self, Netlink};
 use crate::{
-    AttachRequest, ContainerPort, HostPorts, NetworkMode, Networks, PortBinding, Publisher, Sandbox,
+    AttachRequest, ContainerPort, HostPorts, Join, Networks, Options, PortBinding, Publisher, Sandbox,
 };
 
 /// Nothing here waits so long unless it is broken.
@@ -40,7 +43,7 @@ impl Home {
     }
 
     async fn open(&self) -> Networks {
-        Networks::open(&self.root(), &self.exec_root(), Publisher::Native).await.unwrap()
+        Networks::open(&self.root(), &self.exec_root(), Options::new(Publisher::Native)).await.unwrap()
     }
 
     fn namespaces(&self) -> usize {
@@ -59,7 +62,20 @@ fn in_own_system<F: Future<Output = ()>>(test: impl FnOnce(Home) -> F + Send) {
 }
 
 fn request(container: &str, ports: Vec<PortBinding>) -> AttachRequest {
-    AttachRequest { container: container.into(), name: container.into(), mode: NetworkMode::Bridge, ports }
+    on("bridge", container, ports)
+}
+
+fn on(network: &str, container: &str, ports: Vec<PortBinding>) -> AttachRequest {
+    let networks = vec![Join { network: network.into(), ..Join::default() }];
+    AttachRequest {
+        container: container.into(),
+        name: container.into(),
+        networks,
+        ports,
+        name_servers: Vec::new(),
+        namespace: None,
+        cgroup: None,
+    }
 }
 
 /// `-p HOST:80`
@@ -83,8 +99,8 @@ fn inside<T: Send>(sandbox: &Sandbox, work: impl FnOnce() -> std::io::Result<T> 
     netns::enter(&netns, work).unwrap()
 }
 
-fn address(sandbox: &Sandbox) -> std::net::Ipv4Addr {
-    sandbox.endpoints[0].link.as_ref().unwrap().address
+fn address(sandbox: &Sandbox) -> IpAddr {
+    sandbox.endpoints[0].link.as_ref().unwrap().ipv4.unwrap().address
 }
 
 /// A server in a sandbox, on port 80; the socket stays there whoever accepts.

@@ -1,6 +1,6 @@
 //! Ports of this system.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 
 use super::*;
 use crate::ErrorKind;
@@ -70,7 +70,9 @@ fn a_port_held_by_a_process_fails_the_attach_by_name_and_undoes_everything() {
             "{text}"
         );
         assert!(
-            start.ends_with("): failed to bind host port 0.0.0.0:8080/tcp: address already in use"),
+            start.ends_with(
+                "): failed to bind host port for 0.0.0.0:8080:172.17.0.2:80/tcp: address already in use"
+            ),
             "{text}"
         );
         assert!(end.ends_with(&format!(" (pid {}))", std::process::id())), "{text}");
@@ -107,15 +109,54 @@ fn a_port_held_by_a_container_is_refused_in_dockerds_words() {
 }
 
 #[test]
-fn an_address_that_is_not_here_and_udp_are_refused() {
+fn an_address_that_is_not_here_is_refused() {
     in_own_system(async |home| {
         let networks = home.open().await;
         let wish = publish(Some("192.0.2.1"), HostPorts::exactly(8080));
         let error = chain(&networks.attach(request("web", vec![wish])).await.unwrap_err());
-        assert!(error.ends_with("192.0.2.1:8080/tcp: cannot assign requested address"), "{error}");
-        let udp = PortBinding { protocol: PortProtocol::Udp, ..publish(None, HostPorts::Ephemeral) };
-        let error = networks.attach(request("web", vec![udp])).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(
+            error.ends_with("192.0.2.1:8080:172.17.0.2:80/tcp: cannot assign requested address"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn a_published_udp_port_answers_each_client_with_its_own_answers() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        let udp = PortBinding { protocol: PortProtocol::Udp, ..publish(None, HostPorts::exactly(5300)) };
+        let sandbox = networks.attach(request("dns", vec![udp.clone()])).await.unwrap();
+        let server = inside(&sandbox, || UdpSocket::bind("0.0.0.0:80"));
+        server.set_read_timeout(Some(LIMIT)).unwrap();
+        let clients =
+            [("127.0.0.1:0", "127.0.0.1:5300"), ("127.0.0.1:0", "127.0.0.1:5300"), ("[::1]:0", "[::1]:5300")];
+        let clients = clients.map(|(from, to)| {
+            let client = UdpSocket::bind(from).unwrap();
+            client.set_read_timeout(Some(LIMIT)).unwrap();
+            client.connect(to).unwrap();
+            client
+        });
+        let mut buffer = [0; 100];
+        for round in 0..3u8 {
+            for (n, client) in clients.iter().enumerate() {
+                client.send(&[round, n as u8]).unwrap();
+            }
+            for _ in &clients {
+                let (length, from) = server.recv_from(&mut buffer).unwrap();
+                server.send_to(&buffer[..length], from).unwrap();
+            }
+            for (n, client) in clients.iter().enumerate() {
+                let length = client.recv(&mut buffer).unwrap();
+                assert_eq!(buffer[..length], [round, n as u8]);
+            }
+        }
+        // TCP and UDP ports of one number are two ports.
+        networks.attach(request("web", vec![publish(None, HostPorts::exactly(5300))])).await.unwrap();
+        let taken = chain(&networks.attach(request("other", vec![udp])).await.unwrap_err());
+        assert!(taken.contains("Bind for 0.0.0.0:5300 failed: port is already allocated"), "{taken}");
+        networks.detach("dns").await.unwrap();
+        UdpSocket::bind("0.0.0.0:5300").unwrap();
     });
 }
 

@@ -16,7 +16,7 @@ fn two_sandboxes_and_the_system_reach_each_other() {
         let b = networks.attach(request("b", vec![])).await.unwrap();
         assert_eq!([address(&a).to_string(), address(&b).to_string()], ["172.17.0.2", "172.17.0.3"]);
         let server = listen_in(&a);
-        let at = SocketAddr::new(address(&a).into(), 80);
+        let at = SocketAddr::new(address(&a), 80);
         converse(inside(&b, || connect(at)), &server);
         converse(connect(at).unwrap(), &server);
         let of_the_system = TcpListener::bind("172.17.0.1:7000").unwrap();
@@ -37,16 +37,14 @@ fn two_sandboxes_and_the_system_reach_each_other() {
 fn none_has_a_loopback_device_only_and_host_has_no_namespace() {
     in_own_system(async |home| {
         let networks = home.open().await;
-        let none = AttachRequest { mode: NetworkMode::None, ..request("n", vec![]) };
-        let none = networks.attach(none).await.unwrap();
+        let none = networks.attach(on("none", "n", vec![])).await.unwrap();
         let server = inside(&none, || TcpListener::bind("127.0.0.1:80"));
         converse(inside(&none, || connect("127.0.0.1:80".parse().unwrap())), &server);
         let devices = inside(&none, || netlink::links(&mut Netlink::open()?));
         assert!(devices.iter().all(|link| link.name != "eth0"));
 
         let ports = vec![publish(None, HostPorts::exactly(8080))];
-        let host = AttachRequest { mode: NetworkMode::Host, ..request("h", ports) };
-        let host = networks.attach(host).await.unwrap();
+        let host = networks.attach(on("host", "h", ports)).await.unwrap();
         assert_eq!((host.netns.as_ref(), host.published.len()), (None, 0));
         assert_eq!(networks.inspect("host").unwrap().attachments[0].container, "h");
         networks.detach("n").await.unwrap();
@@ -65,7 +63,7 @@ fn an_address_that_was_given_back_is_granted_again_and_works_at_once() {
             let server = networks.attach(request(&format!("s{round}"), vec![])).await.unwrap();
             assert_eq!(address(&server).to_string(), "172.17.0.3", "round {round}");
             let listener = listen_in(&server);
-            let at = SocketAddr::new(address(&server).into(), 80);
+            let at = SocketAddr::new(address(&server), 80);
             let start = Instant::now();
             converse(inside(&client, || connect(at)), &listener);
             converse(connect(at).unwrap(), &listener);
@@ -96,7 +94,7 @@ fn a_namespace_that_somebody_holds_is_cut_off_at_once_and_loses_its_device() {
         let next = networks.attach(request("next", vec![])).await.unwrap();
         assert_eq!(address(&next), address(&held));
         let theirs = listen_in(&next);
-        converse(connect(SocketAddr::new(address(&next).into(), 80)).unwrap(), &theirs);
+        converse(connect(SocketAddr::new(address(&next), 80)).unwrap(), &theirs);
         listener.set_nonblocking(true).unwrap();
         assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
         networks.detach("next").await.unwrap();
@@ -160,7 +158,7 @@ fn the_bridge_makes_way_for_routes_and_devices_of_others() {
     in_own_system(async |home| {
         let mut netlink = Netlink::open().unwrap();
         let gateway = "172.17.9.1".parse().unwrap();
-        netlink.batch(vec![netlink::create_bridge("docker0", Mac::of(gateway))]).unwrap();
+        netlink.batch(vec![netlink::create_bridge("docker0", Mac::of(gateway), 1500)]).unwrap();
         let theirs = netlink::find_link(&mut netlink, "docker0").unwrap().unwrap();
         let range = "172.17.9.0/24".parse().unwrap();
         netlink
@@ -184,7 +182,7 @@ fn inspect_finds_by_name_id_and_prefix() {
         let networks = home.open().await;
         let bridge = networks.inspect("bridge").unwrap();
         assert_eq!(bridge.id.len(), 64);
-        assert_eq!(bridge.ipam.unwrap().subnet.to_string(), "172.17.0.0/16");
+        assert_eq!(bridge.pools[0].subnet.to_string(), "172.17.0.0/16");
         assert_eq!(bridge.options["com.docker.network.bridge.name"], "docker0");
         assert_eq!(networks.inspect(&bridge.id).unwrap(), bridge);
         assert_eq!(networks.inspect(&bridge.id[..40]).unwrap(), bridge);
@@ -193,7 +191,7 @@ fn inspect_finds_by_name_id_and_prefix() {
             assert_eq!(error.to_string(), format!("network {unknown} not found"));
         }
         let drivers: Vec<_> = networks.list().into_iter().map(|n| (n.name, n.driver)).collect();
-        let drivers: Vec<_> = drivers.iter().map(|(name, driver)| (name.as_str(), *driver)).collect();
+        let drivers: Vec<_> = drivers.iter().map(|(name, driver)| (name.as_str(), driver.as_str())).collect();
         assert_eq!(drivers, [("bridge", "bridge"), ("host", "host"), ("none", "null")]);
         assert_eq!(home.open().await.inspect("bridge").unwrap(), bridge, "ids outlive the engine");
     });

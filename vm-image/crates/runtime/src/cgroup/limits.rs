@@ -21,11 +21,32 @@ fn setting(limit: &'static str, controller: &'static str, file: &str, value: imp
     Setting { limit, controller: Some(controller), file: file.into(), value: value.to_string() }
 }
 
+/// What the settings are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// A new cgroup, which has no limits: -1 says nothing.
+    New,
+    /// One in use: -1 takes a limit away.
+    Used,
+}
+
+impl For {
+    /// What to write for a number: nothing for 0.
+    fn value(self, number: Option<i64>) -> Option<String> {
+        match number? {
+            0 => None,
+            -1 if self == Self::Used => Some("max".into()),
+            ..0 => None,
+            number => Some(number.to_string()),
+        }
+    }
+}
+
 /// All writes for these resources, in the order in which they must be made.
-pub(super) fn settings(resources: &Resources) -> Result<Vec<Setting>, Failure> {
-    let mut settings = memory_settings(&resources.memory)?;
-    settings.extend(cpu_settings(&resources.cpu)?);
-    if let Some(limit) = set(resources.pids.limit) {
+pub(super) fn settings(resources: &Resources, cgroup: For) -> Result<Vec<Setting>, Failure> {
+    let mut settings = memory_settings(&resources.memory, cgroup)?;
+    settings.extend(cpu_settings(&resources.cpu, cgroup)?);
+    if let Some(limit) = cgroup.value(resources.pids.limit) {
         settings.push(setting("process limit", "pids", "pids.max", limit));
     }
     settings.extend(block_settings(&resources.block_io));
@@ -51,24 +72,25 @@ pub(super) fn settings(resources: &Resources) -> Result<Vec<Setting>, Failure> {
     Ok(settings)
 }
 
-/// -1 is unlimited, which a new cgroup is.
+/// A number above zero.
 fn set(number: Option<i64>) -> Option<i64> {
     number.filter(|number| *number > 0)
 }
 
-fn memory_settings(memory: &Memory) -> Result<Vec<Setting>, Failure> {
+fn memory_settings(memory: &Memory, cgroup: For) -> Result<Vec<Setting>, Failure> {
     let mut settings = Vec::new();
-    let limit = set(memory.limit);
     // Before the limit: a lower one could leave no room for the reservation.
-    if let Some(reservation) = set(memory.reservation) {
+    if let Some(reservation) = cgroup.value(memory.reservation) {
         settings.push(setting("memory reservation", "memory", "memory.low", reservation));
     }
-    if let Some(limit) = limit {
+    if let Some(limit) = cgroup.value(memory.limit) {
         settings.push(setting("memory limit", "memory", "memory.max", limit));
     }
-    match (memory.swap, limit) {
-        (Some(-1), Some(_)) => settings.push(setting("swap limit", "memory", "memory.swap.max", "max")),
-        (Some(total), Some(limit)) if total > 0 => {
+    match (memory.swap, memory.limit.filter(|limit| *limit != 0)) {
+        (Some(-1), limit) if cgroup == For::Used || limit.is_some_and(|limit| limit > 0) => {
+            settings.push(setting("swap limit", "memory", "memory.swap.max", "max"))
+        }
+        (Some(total), Some(limit)) if total > 0 && limit > 0 => {
             // Version 1 counts memory and swap together.
             let swap = total - limit;
             if swap < 0 {
@@ -76,7 +98,7 @@ fn memory_settings(memory: &Memory) -> Result<Vec<Setting>, Failure> {
             }
             settings.push(setting("swap limit", "memory", "memory.swap.max", swap));
         }
-        (Some(total), None) if total > 0 => {
+        (Some(total), _) if total > 0 => {
             return Err(Failure::invalid("unable to set swap limit without memory limit"));
         }
         _ => {}
@@ -84,7 +106,7 @@ fn memory_settings(memory: &Memory) -> Result<Vec<Setting>, Failure> {
     Ok(settings)
 }
 
-fn cpu_settings(cpu: &Cpu) -> Result<Vec<Setting>, Failure> {
+fn cpu_settings(cpu: &Cpu, cgroup: For) -> Result<Vec<Setting>, Failure> {
     const PERIOD: u64 = 100_000; // microseconds; the kernel's own
     if set(cpu.realtime_runtime).is_some() || cpu.realtime_period.is_some_and(|period| period > 0) {
         return Err(Failure::invalid("cannot set the realtime CPU limit: cgroup v2 has none"));
@@ -93,10 +115,10 @@ fn cpu_settings(cpu: &Cpu) -> Result<Vec<Setting>, Failure> {
     if let Some(shares) = cpu.shares.filter(|shares| *shares > 0) {
         settings.push(setting("CPU shares", "cpu", "cpu.weight", cpu_weight(shares)));
     }
-    let quota = set(cpu.quota);
+    let quota = cgroup.value(cpu.quota);
     let period = cpu.period.filter(|period| *period > 0);
     if quota.is_some() || period.is_some() {
-        let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
+        let quota = quota.unwrap_or_else(|| "max".to_owned());
         settings.push(setting(
             "CPU quota",
             "cpu",
@@ -132,9 +154,12 @@ fn cpu_weight(shares: u64) -> u64 {
 fn block_settings(block: &BlockIo) -> Vec<Setting> {
     let mut settings = Vec::new();
     if let Some(weight) = block.weight.filter(|weight| *weight > 0) {
-        // 10..1000 to 1..10000, as runc converts it.
-        let weight = 1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990;
-        settings.push(setting("block IO weight", "io", "io.weight", weight));
+        settings.push(setting("block IO weight", "io", "io.weight", io_weight(weight)));
+    }
+    for device in &block.weight_device {
+        let weight = device.weight.filter(|weight| *weight > 0).map(io_weight);
+        let value = weight.map(|weight| format!("{}:{} {weight}", device.major, device.minor));
+        settings.extend(value.map(|value| setting("block IO weight", "io", "io.weight", value)));
     }
     for (devices, key) in [
         (&block.throttle_read_bps_device, "rbps"),
@@ -145,6 +170,11 @@ fn block_settings(block: &BlockIo) -> Vec<Setting> {
         settings.extend(devices.iter().map(|device| throttle(device, key)));
     }
     settings
+}
+
+/// 10..1000 to 1..10000, as runc converts it.
+fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990
 }
 
 fn throttle(device: &Throttle, key: &str) -> Setting {
@@ -158,7 +188,11 @@ mod tests {
 
     fn parsed(json: &str) -> Vec<(String, String)> {
         let resources: Resources = serde_json::from_str(json).unwrap();
-        settings(&resources).unwrap().into_iter().map(|setting| (setting.file, setting.value)).collect()
+        settings(&resources, For::New)
+            .unwrap()
+            .into_iter()
+            .map(|setting| (setting.file, setting.value))
+            .collect()
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -181,9 +215,26 @@ mod tests {
         let expected = [("cpu.weight", "100"), ("cpu.max", "50000 100000"), ("cpuset.cpus", "0-1")];
         assert_eq!(parsed(cpu), pairs(&expected));
         assert_eq!(parsed(r#"{"pids":{"limit":100}}"#), pairs(&[("pids.max", "100")]));
-        let block =
-            r#"{"blockIO":{"weight":500,"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1024}]}}"#;
-        assert_eq!(parsed(block), pairs(&[("io.weight", "4950"), ("io.max", "8:0 rbps=1024")]));
+        let block = r#"{"blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":16,"weight":10}],"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1024}]}}"#;
+        assert_eq!(
+            parsed(block),
+            pairs(&[("io.weight", "4950"), ("io.weight", "8:16 1"), ("io.max", "8:0 rbps=1024")])
+        );
+    }
+
+    #[test]
+    fn a_limit_is_taken_away_from_a_cgroup_in_use() {
+        let asked = r#"{"memory":{"limit":-1,"swap":-1},"cpu":{"quota":-1},"pids":{"limit":-1}}"#;
+        let resources: Resources = serde_json::from_str(asked).unwrap();
+        let found = settings(&resources, For::Used).unwrap();
+        let found: Vec<_> = found.into_iter().map(|setting| (setting.file, setting.value)).collect();
+        let expected = [
+            ("memory.max", "max"),
+            ("memory.swap.max", "max"),
+            ("cpu.max", "max 100000"),
+            ("pids.max", "max"),
+        ];
+        assert_eq!(found, pairs(&expected));
     }
 
     #[test]
@@ -194,8 +245,8 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         let swap: Resources = serde_json::from_str(r#"{"memory":{"limit":1000,"swap":500}}"#).unwrap();
-        assert!(settings(&swap).is_err());
+        assert!(settings(&swap, For::New).is_err());
         let path: Resources = serde_json::from_str(r#"{"unified":{"../x":"1"}}"#).unwrap();
-        assert!(settings(&path).is_err());
+        assert!(settings(&path, For::New).is_err());
     }
 }

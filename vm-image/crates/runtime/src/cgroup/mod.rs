@@ -5,12 +5,13 @@
 //! container; where they cannot be had, it loses the right to make device nodes instead, and is left with the harmless ones that it is given.
 
 mod devices;
+mod freezer;
 mod limits;
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,9 +19,9 @@ use caisson_sys::device_filter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 
-use crate::failure::{Failure, text};
+use crate::failure::{Context, Failure, text};
 use crate::spec::{DeviceRule, Resources};
-use limits::{Setting, settings};
+use limits::{For, Setting, settings};
 
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
@@ -57,7 +58,7 @@ impl Cgroup {
         cgroups_path: Option<&Path>,
         resources: &Resources,
     ) -> Result<Option<Self>, Failure> {
-        let wanted = settings(resources)?;
+        let wanted = settings(resources, For::New)?;
         let refused = |reason: &str| match wanted.first() {
             Some(setting) => Err(Failure::invalid(format!("cannot set the {}: {reason}", setting.limit))),
             None => Ok(None),
@@ -74,6 +75,27 @@ impl Cgroup {
             return Err(failure);
         }
         Ok(Some(cgroup))
+    }
+
+    /// Lets a user and group arrange what is below: what the kernel delegates (`/sys/kernel/cgroup/delegate`) becomes theirs.
+    ///
+    /// # Errors
+    /// The first file that cannot be given away.
+    pub(crate) fn give(&self, uid: u32, gid: u32) -> Result<(), Failure> {
+        let listed = fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default();
+        let files = listed.lines().map(|name| self.directory.join(name)).filter(|file| file.exists());
+        for path in std::iter::once(self.directory.clone()).chain(files) {
+            chown(&path, Some(uid), Some(gid)).context(|| format!("chown {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Changes the limits of a container that runs; -1 takes one away, 0 leaves it as it is.
+    ///
+    /// # Errors
+    /// The first limit that cannot be set, with its name and the reason. Those before it are set then.
+    pub fn update(&self, resources: &Resources) -> Result<(), Failure> {
+        settings(resources, For::Used)?.iter().try_for_each(|setting| self.apply(setting))
     }
 
     /// Lets the container use only the devices that these rules allow. `false` if that cannot be had here: there is no cgroup, or the kernel

@@ -1,6 +1,7 @@
 //! What the container's process tells its shim before it becomes the container's program.
 //!
-//! A sequenced-packet socket that closes on `execve`: the terminal's descriptor if there is one, then either a failure or the end.
+//! A sequenced-packet socket that closes on `execve`: another process that goes on in this one's place if there is one, the terminal's
+//! descriptor if there is one, how long its steps took if that was asked for, then either a failure or the end.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -12,12 +13,20 @@ use rustix::net::{
     recvmsg, send, socketpair,
 };
 
+use rustix::process::Pid;
+
 use crate::failure::Failure;
+use crate::steps::Step;
 
 /// The first byte of a packet with a terminal.
 pub(crate) const TERMINAL: u8 = b'T';
 /// The first byte of a packet with a failure, as JSON.
 const FAILURE: u8 = b'F';
+/// The first byte of a packet with the number of the process that goes on.
+const PROCESS: u8 = b'P';
+
+/// The first byte of a packet with steps, as JSON.
+const STEPS: u8 = b'S';
 
 /// The longest failure that is told whole.
 const MAX_PACKET: usize = 16 << 10;
@@ -25,9 +34,13 @@ const MAX_PACKET: usize = 16 << 10;
 /// What was told.
 #[derive(Debug)]
 pub(crate) struct Outcome {
+    /// The process that went on in the first one's place, which has ended or is about to.
+    pub(crate) introduced: Option<Pid>,
     pub(crate) terminal: Option<OwnedFd>,
     /// `None`: the program runs.
     pub(crate) failure: Option<Failure>,
+    /// What it has done, if that was asked for.
+    pub(crate) steps: Vec<Step>,
 }
 
 /// The shim's end and the process' end.
@@ -45,33 +58,87 @@ pub(crate) fn tell(shim: BorrowedFd<'_>, failure: &Failure) {
     }
 }
 
+/// In the process: says which one goes on in its place, a child of the shim's.
+pub(crate) fn introduce(shim: BorrowedFd<'_>, process: Pid) -> io::Result<()> {
+    let number = process.as_raw_nonzero().get().to_le_bytes();
+    send(shim, &[&[PROCESS][..], &number].concat(), SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// In the process: says how long what it has done took.
+pub(crate) fn tell_steps(shim: BorrowedFd<'_>, steps: &[Step]) {
+    let mut packet = vec![STEPS];
+    // A trace that cannot be told is one less to read.
+    if serde_json::to_writer(&mut packet, steps).is_ok() {
+        let _ = send(shim, &packet, SendFlags::NOSIGNAL);
+    }
+}
+
 /// In the shim: waits until the program runs or has failed to.
 pub(crate) fn listen(process: &OwnedFd) -> io::Result<Outcome> {
-    let mut outcome = Outcome { terminal: None, failure: None };
-    let mut packet = vec![0; MAX_PACKET];
+    let mut report = Report::default();
     loop {
+        if let Some(outcome) = report.hear(process, RecvFlags::empty())? {
+            return Ok(outcome);
+        }
+    }
+}
+
+/// A report as far as it was told.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    introduced: Option<Pid>,
+    terminal: Option<OwnedFd>,
+    failure: Option<Failure>,
+    steps: Vec<Step>,
+}
+
+impl Report {
+    /// Takes what was told; the whole report once that has ended, nothing if there is more to come.
+    pub(crate) fn listen(&mut self, process: &OwnedFd) -> io::Result<Option<Outcome>> {
+        loop {
+            match self.hear(process, RecvFlags::DONTWAIT) {
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                other => return other,
+            }
+        }
+    }
+
+    /// Receives one packet.
+    fn hear(&mut self, process: &OwnedFd, flags: RecvFlags) -> io::Result<Option<Outcome>> {
+        let mut packet = vec![0; MAX_PACKET];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut into = [io::IoSliceMut::new(&mut packet)];
-        let received = match recvmsg(process, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => continue,
+        let received = match recvmsg(process, &mut into, &mut ancillary, flags | RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => return Ok(None),
             received => received?,
         };
         let length = received.bytes;
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                outcome.terminal = descriptors.last();
+                self.terminal = descriptors.last();
             }
         }
         match packet[..length].split_first() {
-            None => return Ok(outcome),
+            None => {
+                let Self { introduced, terminal, failure, steps } = std::mem::take(self);
+                return Ok(Some(Outcome { introduced, terminal, failure, steps }));
+            }
+            Some((&PROCESS, number)) => {
+                let number = number.try_into().map(i32::from_le_bytes).ok();
+                self.introduced = number.and_then(Pid::from_raw);
+            }
             Some((&FAILURE, text)) => {
                 let said = serde_json::from_slice(text);
                 let unreadable = |_| Failure::other("the container's process failed and could not say why");
-                outcome.failure = Some(said.unwrap_or_else(unreadable));
+                self.failure = Some(said.unwrap_or_else(unreadable));
             }
+            Some((&STEPS, text)) => self.steps = serde_json::from_slice(text).unwrap_or_default(),
             Some(_) => {}
         }
+        Ok(None)
     }
 }
 
@@ -98,8 +165,12 @@ mod tests {
         drop(process);
         assert_eq!(listen(&shim).unwrap().failure, Some(failure));
         let (shim, process) = channel().unwrap();
+        let step = Step { name: "root".into(), micros: 5 };
+        introduce(process.as_fd(), Pid::INIT).unwrap();
+        tell_steps(process.as_fd(), std::slice::from_ref(&step));
         drop(process);
-        assert!(listen(&shim).unwrap().failure.is_none());
+        let outcome = listen(&shim).unwrap();
+        assert_eq!((outcome.failure, outcome.introduced, outcome.steps), (None, Some(Pid::INIT), vec![step]));
         let (shim, process) = channel().unwrap();
         drop(shim);
         assert!(is_abandoned(process.as_fd()).unwrap());

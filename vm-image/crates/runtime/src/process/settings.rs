@@ -83,7 +83,7 @@ fn refuse_hosts(name: &str, own: &Namespaces) -> Result<(), Failure> {
     ];
     let dotted = name.replace('/', ".");
     if dotted.split('.').any(|part| part.is_empty()) {
-        return Err(Failure::invalid(format!("sysctl {name:?} is not a name")));
+        return refuse(format!("sysctl {name:?} is not a name"));
     }
     let namespace = if dotted.starts_with("net.") {
         NamespaceKind::Network
@@ -92,12 +92,20 @@ fn refuse_hosts(name: &str, own: &Namespaces) -> Result<(), Failure> {
     } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" {
         NamespaceKind::Uts
     } else {
-        return Err(Failure::invalid(format!("sysctl {name:?} is not in a separate kernel namespace")));
+        return refuse(format!("sysctl {name:?} is not in a separate kernel namespace"));
     };
     if own.has(namespace) {
         return Ok(());
     }
-    Err(Failure::invalid(format!("sysctl {name:?} not allowed in host {namespace} namespace")))
+    refuse(match namespace {
+        NamespaceKind::Network => format!("sysctl {name:?} not allowed in host network namespace"),
+        _ => format!("sysctl {name:?} is not allowed in the hosts {namespace} namespace"),
+    })
+}
+
+/// In runc's words, and as a failure of runc's.
+fn refuse(why: String) -> Result<(), Failure> {
+    Err(Failure::other(format!("runc create failed: {why}")))
 }
 
 #[cfg(test)]
@@ -110,7 +118,7 @@ mod tests {
         assert!(refuse_hosts("net.ipv4.ip_forward", &own).is_ok());
         assert!(refuse_hosts("net/ipv4/ip_forward", &own).is_ok());
         for (name, message) in [
-            ("kernel.msgmax", "not allowed in host ipc namespace"),
+            ("kernel.msgmax", "is not allowed in the hosts ipc namespace"),
             ("vm.swappiness", "is not in a separate kernel namespace"),
             ("net..x", "is not a name"),
         ] {

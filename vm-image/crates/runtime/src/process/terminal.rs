@@ -12,8 +12,8 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use super::report::TERMINAL;
 use crate::rootfs::{Make, Root, Tree, open_ptmx};
 
-/// Makes the terminal, mounts it at `/dev/console` and hands the controlling side to the shim. Returns the container's side.
-pub(crate) fn open(root: &Root, size: Option<(u16, u16)>, shim: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// Makes the terminal: its controlling side and the container's.
+pub(crate) fn open(root: &Root, size: Option<(u16, u16)>) -> io::Result<(OwnedFd, OwnedFd)> {
     let controlling = open_ptmx(root)?;
     unlockpt(&controlling)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -21,10 +21,13 @@ pub(crate) fn open(root: &Root, size: Option<(u16, u16)>, shim: BorrowedFd<'_>) 
     if let Some((rows, columns)) = size {
         resize(controlling.as_fd(), rows, columns)?;
     }
+    Ok((controlling, terminal))
+}
+
+/// Mounts the terminal at `/dev/console`.
+pub(crate) fn show_as_console(root: &Root, terminal: BorrowedFd<'_>) -> io::Result<()> {
     let place = root.make(Path::new("/dev/console"), Make::File)?;
-    Tree::copy(terminal.as_fd(), false)?.attach(place.as_fd())?;
-    hand_over(shim, controlling.as_fd())?;
-    Ok(terminal)
+    Tree::copy(terminal, false)?.attach(place.as_fd())
 }
 
 /// Sets a terminal's size; its foreground process gets `SIGWINCH`.
@@ -35,7 +38,8 @@ pub fn resize(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<(
     Ok(tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?)
 }
 
-fn hand_over(shim: BorrowedFd<'_>, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+/// Gives the controlling side to the shim.
+pub(crate) fn hand_over(shim: BorrowedFd<'_>, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let descriptors = [descriptor];

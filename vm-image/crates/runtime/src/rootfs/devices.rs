@@ -2,12 +2,17 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, makedev, mknodat, symlinkat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, makedev, mknodat, openat, symlinkat, unlinkat,
+};
 use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
 
+use super::open_directory;
+use super::options::Attributes;
 use super::root::{Make, Root};
 use super::tree::Tree;
 use crate::failure::{Context, Failure};
@@ -40,8 +45,61 @@ const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd/2", "/dev/stderr"),
 ];
 
+/// All nodes of a container, the usual ones first.
+fn all(devices: &[Device]) -> impl Iterator<Item = Result<Node<'_>, Failure>> {
+    let usual = DEFAULTS.iter().map(|(path, major, minor)| {
+        Ok(Node {
+            path: Path::new(path),
+            kind: FileType::CharacterDevice,
+            major: *major,
+            minor: *minor,
+            mode: 0o666,
+            owner: (0, 0),
+        })
+    });
+    usual.chain(devices.iter().map(asked_for))
+}
+
+/// Nodes made with the host's rights, for a container in a user namespace, which can only have them bound. There are none for any other.
+#[derive(Debug, Default)]
+pub(crate) struct Nodes(Vec<Tree>);
+
+impl Nodes {
+    /// Makes them on a file system of their own, which is mounted at `place` meanwhile.
+    pub(crate) fn make(place: &Path, devices: &[Device], users: BorrowedFd<'_>) -> Result<Self, Failure> {
+        let tree = Tree::new("tmpfs", Path::new("tmpfs"), &[], Attributes::default())?;
+        tree.attach(open_directory(place)?.as_fd())?;
+        let directory = open_directory(place)?;
+        let mut nodes = Vec::new();
+        for (number, node) in all(devices).enumerate() {
+            let node = node?;
+            let made = make_in(&directory, OsStr::new(&number.to_string()), &node, users);
+            nodes.push(made.context(|| creating(node.path))?);
+        }
+        unmount(place, UnmountFlags::DETACH).context(|| "unmounting the device nodes")?;
+        Ok(Self(nodes))
+    }
+}
+
+fn make_in(directory: &OwnedFd, name: &OsStr, node: &Node<'_>, users: BorrowedFd<'_>) -> io::Result<Tree> {
+    mknodat(directory, name, node.kind, Mode::from_raw_mode(node.mode), makedev(node.major, node.minor))?;
+    own(directory, name, node)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let tree = Tree::copy(openat(directory, name, flags, Mode::empty())?.as_fd(), false)?;
+    match tree.map_ids(users) {
+        // Before Linux 6.3 a tmpfs cannot show its files as others': they are nobody's then, for everybody's use or none.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+        mapped => mapped?,
+    }
+    Ok(tree)
+}
+
+fn creating(path: &Path) -> String {
+    format!("error creating device nodes: {path:?}")
+}
+
 /// Fills `/dev`, unless a spec binds one of its own over it, which is then complete.
-pub(crate) fn fill(root: &Root, mounts: &[Mount], devices: &[Device]) -> Result<(), Failure> {
+pub(crate) fn fill(root: &Root, mounts: &[Mount], devices: &[Device], ready: &Nodes) -> Result<(), Failure> {
     let bound = |mount: &Mount| {
         let bind = |option: &String| option == "bind" || option == "rbind";
         mount.destination == Path::new("/dev") && mount.options.iter().any(bind)
@@ -49,20 +107,14 @@ pub(crate) fn fill(root: &Root, mounts: &[Mount], devices: &[Device]) -> Result<
     if mounts.iter().any(bound) {
         return Ok(());
     }
-    for (path, major, minor) in DEFAULTS {
-        let node = Node {
-            path: Path::new(path),
-            kind: FileType::CharacterDevice,
-            major,
-            minor,
-            mode: 0o666,
-            owner: (0, 0),
+    let mut ready = ready.0.iter();
+    for node in all(devices) {
+        let node = node?;
+        let placed = match ready.next() {
+            Some(tree) => bind(root, node.path, tree),
+            None => make(root, &node),
         };
-        make(root, &node).context(|| format!("error creating device nodes: {path:?}"))?;
-    }
-    for device in devices {
-        let path = &device.path;
-        make(root, &asked_for(device)?).context(|| format!("error creating device nodes: {path:?}"))?;
+        placed.context(|| creating(node.path))?;
     }
     link_all(root).context(|| "error setting up /dev symlinks")
 }
@@ -92,22 +144,26 @@ fn make(root: &Root, node: &Node<'_>) -> Result<(), Failure> {
     let (directory, name) = root.parent(node.path)?;
     let mode = Mode::from_raw_mode(node.mode);
     match mknodat(&directory, name, node.kind, mode, makedev(node.major, node.minor)) {
-        Ok(()) if node.owner == (0, 0) => Ok(()),
-        Ok(()) => {
-            let (user, group) = node.owner;
-            let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-            Ok(chownat(&directory, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
-        }
+        Ok(()) => Ok(own(&directory, name, node)?),
         Err(Errno::EXIST) => Ok(()),
-        Err(Errno::PERM) => bind_hosts(root, node.path),
+        // Without the right to make device nodes (this system is itself in a user namespace), the host's node is shown instead.
+        Err(Errno::PERM) => bind(root, node.path, &Tree::copy_path(node.path, false)?),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Without the right to make device nodes (a user namespace), the host's node is shown instead.
-fn bind_hosts(root: &Root, path: &Path) -> Result<(), Failure> {
+fn own(directory: &OwnedFd, name: &OsStr, node: &Node<'_>) -> io::Result<()> {
+    let (user, group) = node.owner;
+    if (user, group) == (0, 0) {
+        return Ok(());
+    }
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+    Ok(chownat(directory, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn bind(root: &Root, path: &Path, node: &Tree) -> Result<(), Failure> {
     let place = root.make(path, Make::File)?;
-    Ok(Tree::copy_path(path, false)?.attach(place.as_fd())?)
+    Ok(node.attach(place.as_fd())?)
 }
 
 fn link_all(root: &Root) -> io::Result<()> {

@@ -9,24 +9,30 @@ mod mounts;
 mod options;
 mod overlay;
 mod root;
+mod shared_memory;
 mod tree;
+pub mod view;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use caisson_sys::mount_attr::{self, Change, Propagation};
+use caisson_sys::userns;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, mkdirat, openat, statx};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{fchdir, pivot_root};
 use serde::{Deserialize, Serialize};
 
+use devices::Nodes;
 pub(crate) use devices::open_ptmx;
 pub(crate) use mask::null_device;
+use mounts::Sources;
 pub(crate) use mounts::{Surroundings, Unfinished};
 use overlay::Overlay;
 pub(crate) use root::{Make, Root};
+pub(crate) use shared_memory::Donor;
 pub(crate) use tree::Tree;
 
 use crate::failure::{Context, Failure};
@@ -57,13 +63,75 @@ pub(crate) struct Prepared {
     propagation: Option<MountPropagationFlags>,
 }
 
-/// Mounts the root at `place` (made if missing) and everything else in it. The caller is in a mount namespace of its own.
-pub(crate) fn prepare(
+/// What is made where the host's files and rights are at hand, for a container that will have neither.
+#[derive(Debug, Default)]
+pub(crate) struct Luggage {
+    /// The root directory.
+    root: Option<Tree>,
+    sources: Sources,
+    nodes: Nodes,
+}
+
+/// Fetches all that a container in a user namespace cannot have by itself. The caller is in a mount namespace of its own, in which nobody
+/// else will be.
+pub(crate) fn fetch(
     rootfs: &Rootfs,
     place: &Path,
     spec: &Spec,
+    users: BorrowedFd<'_>,
+) -> Result<Luggage, Failure> {
+    take_place(place, spec)?;
+    // Before the layers are shown as the container's: the files beside them must not be shown so twice.
+    let sources = Sources::fetch(&spec.mounts, place, users)?;
+    let nodes = Nodes::make(place, &spec.linux.devices, users)?;
+    // Overlayfs goes on making files as whoever mounts it, and for the host's root there is no place in these layers.
+    let (uid, gid) = spec.linux.root();
+    userns::make_files_as(uid, gid)?;
+    let root = mount_root(rootfs, place, Some(users)).context(|| MOUNTING_ROOT)?;
+    userns::make_files_as(0, 0)?;
+    // A copy can be put up in the container's own mount namespace, and be its root there.
+    let root = Tree::copy(root.directory(), true)?;
+    Ok(Luggage { root: Some(root), sources, nodes })
+}
+
+/// Puts up the root at `place` (made if missing). The caller is in a mount namespace of its own.
+pub(crate) fn stand(
+    rootfs: &Rootfs,
+    place: &Path,
+    spec: &Spec,
+    luggage: Option<&Luggage>,
+) -> Result<Root, Failure> {
+    take_place(place, spec)?;
+    match luggage.and_then(|luggage| luggage.root.as_ref()) {
+        None => mount_root(rootfs, place, None).context(|| MOUNTING_ROOT),
+        Some(tree) => {
+            tree.attach(open_directory(place)?.as_fd()).context(|| MOUNTING_ROOT)?;
+            Ok(Root::new(open_directory(place)?, place))
+        }
+    }
+}
+
+/// Mounts everything else in the root.
+pub(crate) fn furnish(
+    root: Root,
+    spec: &Spec,
     around: Surroundings,
+    shared_memory: Option<&Tree>,
+    luggage: Luggage,
 ) -> Result<Prepared, Failure> {
+    let unfinished = mounts::mount_all(&root, &spec.mounts, around, luggage.sources)?;
+    if let Some(memory) = shared_memory {
+        shared_memory::attach(&root, memory, &spec.mounts)?;
+    }
+    devices::fill(&root, &spec.mounts, &spec.linux.devices, &luggage.nodes)?;
+    let propagation = root_propagation(&spec.linux.rootfs_propagation)?;
+    Ok(Prepared { root, unfinished, read_only: spec.root.readonly, propagation })
+}
+
+const MOUNTING_ROOT: &str = "error mounting the root filesystem";
+
+/// Sees to it that what is mounted at `place` is seen nowhere else.
+fn take_place(place: &Path, spec: &Spec) -> Result<(), Failure> {
     let propagation = root_propagation(&spec.linux.rootfs_propagation)?;
     let from_host = propagation.unwrap_or(MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC);
     mount_change("/", from_host).context(|| "changing the propagation of /")?;
@@ -71,25 +139,32 @@ pub(crate) fn prepare(
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error).context(|| format!("mkdir {}", place.display())),
     }
-    isolate_parent(place).context(|| "making the root's parent mount private")?;
-    let root = mount_root(rootfs, place).context(|| "error mounting the root filesystem")?;
-    let unfinished = mounts::mount_all(&root, &spec.mounts, around)?;
-    devices::fill(&root, &spec.mounts, &spec.linux.devices)?;
-    Ok(Prepared { root, unfinished, read_only: spec.root.readonly, propagation })
+    isolate_parent(place).context(|| "making the root's parent mount private")
 }
 
-fn mount_root(rootfs: &Rootfs, place: &Path) -> io::Result<Root> {
+/// With `users`, its files are shown as those of a user namespace's users: what lies on the disk is root's whoever the container's root
+/// is, so that all containers share the layers.
+fn mount_root(rootfs: &Rootfs, place: &Path, users: Option<BorrowedFd<'_>>) -> io::Result<Root> {
     let top = match rootfs {
-        Rootfs::Overlay { lower, upper, work } => Overlay { lower, upper, work }.mount(place)?,
+        Rootfs::Overlay { lower, upper, work } => {
+            let overlay = Overlay { lower, upper, work };
+            if let Some(users) = users {
+                overlay.show_as(users)?;
+            }
+            overlay.mount(place)?
+        }
         Rootfs::Directory(directory) => {
-            let tree = Tree::copy_path(directory, true)?;
-            let place =
-                openat(CWD, place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-            tree.attach(place.as_fd())?;
+            let tree = Tree::copy_path(directory, users.is_none())?;
+            users.map_or(Ok(()), |users| tree.map_ids(users))?;
+            tree.attach(open_directory(place)?.as_fd())?;
             tree.into_top()
         }
     };
     Ok(Root::new(top, place))
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    Ok(openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// A root that is shared with the host (`rootfsPropagation`) must not show its own mount there.

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, OFlags, fstatfs};
 use rustix::io::Errno;
 
+use super::open_directory;
 use super::options::Options;
+use super::overlay::{copy_layers, open_in};
 use super::root::{Make, Root, file_type};
 use super::tree::Tree;
 use crate::cgroup;
@@ -16,6 +18,9 @@ use crate::spec::Mount;
 
 /// `PROC_SUPER_MAGIC` of `linux/magic.h`.
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+/// The option that names a layer of an `overlay`, topmost first.
+const LAYER: &str = "lowerdir+";
 
 /// Files in `/proc` that may be mounted over, as runc allows them: what lxcfs fakes.
 const PROC_FILES: [&str; 10] = [
@@ -48,18 +53,54 @@ pub(crate) struct Surroundings {
     pub(crate) own_cgroup_namespace: bool,
 }
 
+/// Copies of what is to be bound, made where the host's files can be reached: one for each mount of a spec, `None` for those that are no
+/// binds.
+#[derive(Debug, Default)]
+pub(crate) struct Sources(Vec<Option<Tree>>);
+
+impl Sources {
+    /// `place` is a directory where nothing is looked for meanwhile.
+    pub(crate) fn fetch(mounts: &[Mount], place: &Path, users: BorrowedFd<'_>) -> Result<Self, Failure> {
+        let fetch = |mount: &Mount| -> Result<Option<Tree>, Failure> {
+            let options = Options::parse(&mount.options)?;
+            if !is_copy(mount, &options) {
+                return Ok(None);
+            }
+            source(mount, &options, place, options.id_mapped.then_some(users)).map(Some)
+        };
+        mounts.iter().map(|mount| fetch(mount).context(|| named(mount))).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The copy for the mount at this place in the spec.
+    fn take(&mut self, index: usize) -> Option<Tree> {
+        self.0.get_mut(index)?.take()
+    }
+}
+
 /// Mounts everything.
-pub(crate) fn mount_all(root: &Root, mounts: &[Mount], around: Surroundings) -> Result<Unfinished, Failure> {
+pub(crate) fn mount_all(
+    root: &Root,
+    mounts: &[Mount],
+    around: Surroundings,
+    mut sources: Sources,
+) -> Result<Unfinished, Failure> {
     let mut unfinished = Unfinished::default();
-    for mount in mounts {
+    for (index, mount) in mounts.iter().enumerate() {
         let options = Options::parse(&mount.options)?;
-        let later = mount_one(root, mount, options, around).context(|| {
-            let source = mount.source.as_deref().unwrap_or(Path::new(""));
-            format!("error mounting {source:?} to rootfs at {:?}", mount.destination)
-        })?;
-        unfinished.0.extend(later);
+        let later = mount_one(root, mount, options, around, sources.take(index));
+        unfinished.0.extend(later.context(|| named(mount))?);
     }
     Ok(unfinished)
+}
+
+fn named(mount: &Mount) -> String {
+    let source = mount.source.as_deref().unwrap_or(Path::new(""));
+    format!("error mounting {source:?} to rootfs at {:?}", mount.destination)
+}
+
+/// Whether it is a copy of something that is there: a bind, or an image.
+fn is_copy(mount: &Mount, options: &Options) -> bool {
+    options.bind || matches!(mount.kind.as_str(), "bind" | "overlay")
 }
 
 fn mount_one(
@@ -67,10 +108,11 @@ fn mount_one(
     mount: &Mount,
     options: Options,
     around: Surroundings,
+    fetched: Option<Tree>,
 ) -> Result<Option<Tree>, Failure> {
     let kind = mount.kind.as_str();
-    if options.bind || kind == "bind" {
-        return bind(root, mount, &options).map(|()| None);
+    if is_copy(mount, &options) {
+        return bind(root, mount, &options, fetched).map(|()| None);
     }
     match kind {
         "cgroup" | "cgroup2" => mount_cgroup(root, mount, &options, around).map(|()| None),
@@ -120,9 +162,42 @@ fn mount_cgroup(root: &Root, mount: &Mount, options: &Options, around: Surroundi
     attach(&tree, place.as_fd(), options)
 }
 
-fn bind(root: &Root, mount: &Mount, options: &Options) -> Result<(), Failure> {
+/// A copy of what is to be bound, or of an image's layers; with `users`, its files are shown as those of a user namespace's users. `place` is
+/// a directory where nothing is looked for meanwhile.
+fn source(
+    mount: &Mount,
+    options: &Options,
+    place: &Path,
+    users: Option<BorrowedFd<'_>>,
+) -> Result<Tree, Failure> {
+    const SHOWING: &str = "showing its files as the container's";
+    let subpath = options.subpath.as_deref();
+    if mount.kind == "overlay" {
+        let layers = options.data.iter().filter(|(key, _)| key == LAYER);
+        let layers: Vec<PathBuf> =
+            layers.filter_map(|(_, layer)| layer.as_ref()).map(PathBuf::from).collect();
+        return Ok(copy_layers(&layers, subpath, place, users)?);
+    }
     let source = mount.source.as_deref().ok_or_else(|| Failure::other("bind mount without a source"))?;
-    let tree = Tree::copy_path(source, options.recursive_bind)?;
+    let tree = match subpath {
+        None => Tree::copy_path(source, options.recursive_bind)?,
+        Some(subpath) => {
+            let inside = open_in(open_directory(source)?.as_fd(), subpath)?;
+            Tree::copy(inside.as_fd(), options.recursive_bind)?
+        }
+    };
+    users.map_or(Ok(()), |users| tree.map_ids(users)).context(|| SHOWING)?;
+    Ok(tree)
+}
+
+fn bind(root: &Root, mount: &Mount, options: &Options, fetched: Option<Tree>) -> Result<(), Failure> {
+    let tree = match fetched {
+        Some(tree) => tree,
+        None if options.id_mapped => {
+            return Err(Failure::invalid("mount option \"idmap\" takes a user namespace"));
+        }
+        None => source(mount, options, root.path(), None)?,
+    };
     let make = match file_type(tree.top())? {
         FileType::Directory => Make::Directory,
         _ => Make::File,

@@ -25,6 +25,10 @@ pub(crate) struct Options {
     pub(crate) recursive: Attributes,
     /// In order, each for this mount or (`true`) all below it too.
     pub(crate) propagation: Vec<(Propagation, bool)>,
+    /// `x-subpath=…`: what of a bind's source is mounted, resolved so that it cannot lead out of it.
+    pub(crate) subpath: Option<String>,
+    /// `idmap`: its files are shown as those of the container's users, by its user namespace.
+    pub(crate) id_mapped: bool,
     /// The file system's own, in order.
     pub(crate) data: Vec<(String, Option<String>)>,
 }
@@ -45,8 +49,12 @@ impl Options {
         match option {
             "" | "defaults" | "async" | "nomand" | "loud" | "norelatime" | "nostrictatime" | "noiversion"
             | "nolazytime" => {}
-            "remount" | "idmap" | "ridmap" | "tmpcopyup" => {
+            "idmap" => self.id_mapped = true,
+            "remount" | "ridmap" | "tmpcopyup" => {
                 return Err(Failure::invalid(format!("mount option {option:?} is not supported")));
+            }
+            subpath if subpath.starts_with("x-subpath=") => {
+                self.subpath = subpath.strip_prefix("x-subpath=").map(str::to_owned);
             }
             own => {
                 let (key, value) = match own.split_once('=') {
@@ -163,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_said() {
-        let refused = Options::parse(&["idmap"]).unwrap_err();
-        assert_eq!(refused.message, "mount option \"idmap\" is not supported");
+        let refused = Options::parse(&["ridmap"]).unwrap_err();
+        assert_eq!(refused.message, "mount option \"ridmap\" is not supported");
     }
 }

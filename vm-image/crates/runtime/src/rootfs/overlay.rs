@@ -1,13 +1,14 @@
 //! The container's layers as one directory.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
-use rustix::mount::{FsOpenFlags, MountFlags, fsconfig_set_string, fsopen, mount};
+use rustix::mount::{FsOpenFlags, MountFlags, UnmountFlags, fsconfig_set_string, fsopen, mount, unmount};
 
+use super::open_directory;
 use super::options::Attributes;
 use super::tree::Tree;
 
@@ -23,6 +24,16 @@ pub(super) struct Overlay<'a> {
 }
 
 impl Overlay<'_> {
+    /// Puts over each layer's directory, in this mount namespace, a mount of it that shows its files as those of a user namespace's users
+    /// (idmapped mounts; overlayfs takes them since Linux 5.19).
+    pub(super) fn show_as(&self, users: BorrowedFd<'_>) -> io::Result<()> {
+        // Overlayfs wants these two in one mount.
+        let (Some(own), true) = (self.upper.parent(), self.upper.parent() == self.work.parent()) else {
+            return Err(io::Error::other("the writable layer and its work directory lie apart"));
+        };
+        show_all_as(self.lower.iter().map(PathBuf::as_path).chain([own]), users)
+    }
+
     /// Mounts the layers at a directory; the result is the top of the mount.
     ///
     /// Since Linux 6.8 (`lowerdir+`) layers are given one by one. Before, all of them in one option string of at most a page, for which paths
@@ -44,10 +55,13 @@ impl Overlay<'_> {
         }
         fsconfig_set_string(&context, "upperdir", &*short.name(self.upper)?)?;
         fsconfig_set_string(&context, "workdir", &*short.name(self.work)?)?;
-        // The index ties an upper directory to its mount; Docker turns it off, and a layer directory may be copied elsewhere.
-        match fsconfig_set_string(&context, "index", "off") {
-            Ok(()) | Err(Errno::INVAL) => {}
-            Err(error) => return Err(error.into()),
+        // The index ties an upper directory to its mount; Docker turns it off, and a layer directory may be copied
+        // elsewhere. Redirects and bare metadata would make of a layer what its files alone do not tell.
+        for feature in ["index", "redirect_dir", "metacopy"] {
+            match fsconfig_set_string(&context, feature, "off") {
+                Ok(()) | Err(Errno::INVAL) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let tree = Tree::create(&context, Attributes::default())?;
         tree.attach(open_directory(place)?.as_fd())?;
@@ -73,8 +87,88 @@ impl Overlay<'_> {
     }
 }
 
-fn open_directory(path: &Path) -> io::Result<OwnedFd> {
-    Ok(openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+/// Mounts layers (at least two, topmost first) at a directory, not to be written; the result is the top of the mount.
+pub(super) fn mount_read_only(layers: &[PathBuf], place: &Path) -> io::Result<OwnedFd> {
+    match read_only_by_parameters(layers, place) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            let mut short = ShortPaths { always: true, ..ShortPaths::default() };
+            let names: io::Result<Vec<_>> = layers.iter().map(|layer| short.name(layer)).collect();
+            let names: Vec<String> = names?.iter().map(|name| name.display().to_string()).collect();
+            let options = std::ffi::CString::new(format!("lowerdir={}", names.join(":")));
+            let options = options.map_err(|_| Errno::INVAL)?;
+            mount("overlay", place, "overlay", MountFlags::RDONLY, Some(options.as_c_str()))?;
+            open_directory(place)
+        }
+        mounted => mounted,
+    }
+}
+
+/// A copy of layers (topmost first) as one directory, or of what is at a path in it. It hangs nowhere; with `users`, its files are shown as
+/// those of a user namespace's users.
+///
+/// It is always of an overlay, whose file system itself is read-only. A bind of the only layer would be the store's own directory, and who
+/// may mount could make that writable again.
+///
+/// The layers are mounted at `place` for a moment: what is copied has to be in this mount namespace (before Linux 6.15).
+pub(super) fn copy_layers(
+    layers: &[PathBuf],
+    subpath: Option<&str>,
+    place: &Path,
+    users: Option<BorrowedFd<'_>>,
+) -> io::Result<Tree> {
+    if let Some(users) = users {
+        show_all_as(layers.iter().map(PathBuf::as_path), users)?;
+    }
+    let mut lower = layers.to_vec();
+    let is_alone = layers.len() == 1;
+    if is_alone {
+        // Overlayfs wants two at least.
+        let empty = Tree::new("tmpfs", Path::new("tmpfs"), &[], super::tree::READ_ONLY)?;
+        empty.attach(open_directory(place)?.as_fd())?;
+        lower.push(place.to_owned());
+    }
+    let top = mount_read_only(&lower, place);
+    // The root may be of the same layers, and shows them so by itself.
+    for layer in layers.iter().filter(|_| users.is_some()) {
+        unmount(layer, UnmountFlags::DETACH)?;
+    }
+    let top = top?;
+    let tree = match subpath {
+        None => Tree::copy(top.as_fd(), false),
+        Some(subpath) => open_in(top.as_fd(), subpath).and_then(|inside| Tree::copy(inside.as_fd(), false)),
+    };
+    for _mounted in 0..1 + usize::from(is_alone) {
+        unmount(place, UnmountFlags::DETACH)?;
+    }
+    tree
+}
+
+/// Opens what is at a path below a directory. Whoever writes there may put links in its way: none leads out.
+pub(super) fn open_in(directory: BorrowedFd<'_>, subpath: &str) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    Ok(openat2(directory, subpath, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?)
+}
+
+/// Puts over each directory a mount of it that shows its files as those of a user namespace's users.
+fn show_all_as<'a>(directories: impl Iterator<Item = &'a Path>, users: BorrowedFd<'_>) -> io::Result<()> {
+    for directory in directories {
+        let tree = Tree::copy_path(directory, false)?;
+        tree.map_ids(users)?;
+        tree.attach(open_directory(directory)?.as_fd())?;
+    }
+    Ok(())
+}
+
+fn read_only_by_parameters(layers: &[PathBuf], place: &Path) -> io::Result<OwnedFd> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "overlay")?;
+    let mut short = ShortPaths::default();
+    for layer in layers {
+        fsconfig_set_string(&context, "lowerdir+", &*short.name(layer)?)?;
+    }
+    let tree = Tree::create(&context, super::tree::READ_ONLY)?;
+    tree.attach(open_directory(place)?.as_fd())?;
+    Ok(tree.into_top())
 }
 
 /// Names for long paths that are good while this lives.

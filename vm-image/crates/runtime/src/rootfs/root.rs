@@ -41,6 +41,11 @@ impl Root {
         Self { directory, path: path.to_owned() }
     }
 
+    /// Where it is mounted.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }

@@ -82,6 +82,11 @@ impl Tree {
         self.set(READ_ONLY, recursive)
     }
 
+    /// Shows its files as those of the users of a user namespace. Of a mount that hangs nowhere only.
+    pub(crate) fn map_ids(&self, users: BorrowedFd<'_>) -> io::Result<()> {
+        mount_attr::map_ids(self.0.as_fd(), users)
+    }
+
     /// Attaches the mount at `place`. It stays usable.
     pub(crate) fn attach(&self, place: BorrowedFd<'_>) -> io::Result<()> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

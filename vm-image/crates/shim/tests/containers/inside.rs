@@ -306,7 +306,7 @@ fn parameters_and_limits_are_set() {
     assert_eq!(printed(rig), "0\n100\n500\n");
     let (_, said, _) =
         Rig::new(&["true"]).with(|spec| spec["linux"]["sysctl"] = json!({"vm.swappiness": "1"})).run();
-    assert_eq!(said, "sysctl \"vm.swappiness\" is not in a separate kernel namespace");
+    assert_eq!(said, "runc create failed: sysctl \"vm.swappiness\" is not in a separate kernel namespace");
 }
 
 /// On a machine with the controller in cgroup v2 the file shows the limit; on others the container is refused, by name.

@@ -13,7 +13,7 @@ use caisson_runtime::cgroup::Cgroup;
 use caisson_runtime::defaults;
 use caisson_shim::config::{CONFIG_FILE, LOG_FILE, SOCKET_FILE, SPEC_FILE};
 use caisson_shim::proto::{ExitRecord, Reply, Request, StartFailure, read_frame, write_frame};
-use caisson_shim::{LogTarget, Rootfs, ShimConfig, Stdin};
+use caisson_shim::{LogFile, LogFormat, LogTarget, Rootfs, ShimConfig, Stdin};
 use serde_json::{Value, json};
 
 /// Whether containers can be made here. Says so if not.
@@ -56,8 +56,17 @@ impl Rig {
             rootfs: Rootfs::Overlay { lower: vec![at("layer")], upper: at("upper"), work: at("work") },
             user: None,
             group_add: Vec::new(),
+            shared_memory: None,
+            trace: false,
             stdin: Stdin::Closed,
-            log: LogTarget::JsonFile { path: at("log") },
+            log: LogTarget::File(LogFile {
+                path: at("log"),
+                format: LogFormat::Json,
+                max_bytes: None,
+                max_files: 1,
+                compress: false,
+                attributes: Default::default(),
+            }),
             exit_record: at("exit.json"),
             id: id.clone(),
         };

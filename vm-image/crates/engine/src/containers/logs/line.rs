@@ -1,5 +1,7 @@
 //! One line of a `json-file`, and how clients are told of it.
 
+use std::collections::BTreeMap;
+
 use caisson_docker_api::time::Timestamp;
 use serde::Deserialize;
 
@@ -8,9 +10,11 @@ use super::LogOptions;
 /// One line, or the part of a long one that the shim took at a time.
 #[derive(Debug, PartialEq)]
 pub(super) struct Line {
-    text: Vec<u8>,
+    pub(super) text: Vec<u8>,
     pub(super) is_stderr: bool,
     pub(super) time: Timestamp,
+    /// What the log's options let every line carry.
+    pub(super) attributes: Vec<(String, String)>,
 }
 
 impl Line {
@@ -22,10 +26,17 @@ impl Line {
             log: String,
             #[serde(default)]
             stream: String,
+            #[serde(default)]
+            attrs: BTreeMap<String, String>,
             time: Timestamp,
         }
         let entry: Entry = serde_json::from_slice(json).ok()?;
-        Some(Self { text: entry.log.into_bytes(), is_stderr: entry.stream == "stderr", time: entry.time })
+        Some(Self {
+            text: entry.log.into_bytes(),
+            is_stderr: entry.stream == "stderr",
+            time: entry.time,
+            attributes: entry.attrs.into_iter().collect(),
+        })
     }
 
     /// Appends it as asked for: with Docker's stream header unless `raw`.
@@ -40,6 +51,7 @@ impl Line {
             out.push(b' ');
         }
         if options.details {
+            out.extend_from_slice(self.details().as_bytes());
             out.push(b' ');
         }
         out.extend_from_slice(&self.text);
@@ -48,6 +60,30 @@ impl Line {
             out[start + 4..start + 8].copy_from_slice(&length.to_be_bytes());
         }
     }
+
+    /// The attributes as a query's text, in the order of their keys.
+    fn details(&self) -> String {
+        let mut all: Vec<String> = self
+            .attributes
+            .iter()
+            .map(|(key, value)| format!("{}={}", escaped(key), escaped(value)))
+            .collect();
+        all.sort_unstable();
+        all.join(",")
+    }
+}
+
+/// Go's `url.QueryEscape`.
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
+            b' ' => out.push('+'),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -77,6 +113,12 @@ mod tests {
         assert_eq!(written(false, false, true), b"hi\n");
         assert_eq!(written(false, false, false), b"\x02\0\0\0\0\0\0\x03hi\n");
         assert_eq!(written(true, true, true), b"2026-01-01T00:00:01.500000000Z  hi\n");
+    }
+
+    #[test]
+    fn details_are_what_the_options_let_it_carry() {
+        let json = br#"{"log":"hi\n","stream":"stdout","attrs":{"z":"1","a b":"x/y"},"time":"2026-01-01T00:00:01Z"}"#;
+        assert_eq!(Line::parse(json).unwrap().details(), "a+b=x%2Fy,z=1");
     }
 
     #[test]

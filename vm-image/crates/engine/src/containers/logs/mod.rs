@@ -1,15 +1,20 @@
-//! A container's output of the past and present: the `json-file` that its shim writes.
+//! A container's output of the past and present, from the files that its shim writes.
 //!
-//! A reader goes through the file line by line and, if it follows, waits for more: the kernel's inotify wakes it when
-//! the shim writes, the container's task when the container ends. A slow client slows only its own reader.
+//! A reader goes through the files ([`files`]) entry by entry ([`format`]) and, if it follows, waits for more: the kernel's inotify wakes
+//! it when the shim writes or rotates, the container's task when the container ends. A slow client slows only its own reader. Which
+//! drivers there are and what their options mean is in [`driver`].
 
+pub(crate) mod driver;
+mod files;
+mod format;
 mod line;
-mod tail;
+mod tag;
+mod template;
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use caisson_docker_api::time::Timestamp;
@@ -18,14 +23,14 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-use self::line::Line;
-use super::state::Status;
+use self::files::{Files, Reader};
+use super::state::{State, Status};
 use super::{Containers, Handle};
 use crate::error::ApiError;
 use crate::readiness::watched;
 
-/// How much of the file is read at a time, in bytes.
-const CHUNK: usize = 64 * 1024;
+/// A log driver's options.
+type Options = BTreeMap<String, String>;
 
 /// What to tell of a container's output.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +41,7 @@ pub(crate) struct LogOptions {
     pub(crate) follow: bool,
     /// Put its time before each line.
     pub(crate) timestamps: bool,
-    /// Put its attributes before each line. There are none: a blank.
+    /// Put its attributes before each line.
     pub(crate) details: bool,
     pub(crate) since: Option<Timestamp>,
     pub(crate) until: Option<Timestamp>,
@@ -46,7 +51,7 @@ pub(crate) struct LogOptions {
 
 /// A container's output, ready to be told.
 pub(crate) struct Logs {
-    path: PathBuf,
+    files: Files,
     status: watch::Receiver<Status>,
     options: LogOptions,
     /// Bytes as they are, without Docker's stream headers: of a container with a terminal.
@@ -56,22 +61,25 @@ pub(crate) struct Logs {
 impl Containers {
     /// A container's output.
     pub(crate) fn logs(&self, handle: &Handle, options: LogOptions) -> Result<Logs, ApiError> {
-        if handle.definition.host_config.log_config.kind == "none" {
-            return Err(ApiError::not_implemented("configured logging driver does not support reading"));
+        if matches!(handle.state(), State::Removing(_) | State::Removed) {
+            return Err(ApiError::conflict(
+                "can not get logs from container which is dead or marked for removal",
+            ));
         }
-        Ok(Logs {
-            path: self.directory(&handle.definition.id).log(&handle.definition.id),
-            status: handle.watch(),
-            options,
-            raw: handle.definition.config.tty,
-        })
+        let definition = handle.definition();
+        let Some(format) = driver::format(&definition.host_config.log_config.kind) else {
+            return Err(ApiError::not_implemented("configured logging driver does not support reading"));
+        };
+        let newest = driver::path(&self.directory(&handle.id), &handle.id, format);
+        let files = Files { newest, format };
+        Ok(Logs { files, status: handle.watch(), options, raw: definition.config.tty })
     }
 }
 
 impl Logs {
     /// Sends all of it; returns when that is done or nobody listens any more.
     pub(crate) async fn send(self, to: mpsc::Sender<Bytes>) {
-        let path = self.path.clone();
+        let path = self.files.newest.clone();
         if let Err(error) = self.copy(&to).await {
             warn!(%error, path = %path.display(), "could not read a log");
         }
@@ -80,31 +88,31 @@ impl Logs {
     async fn copy(mut self, to: &mpsc::Sender<Bytes>) -> io::Result<()> {
         let running = |status: &Status| status.state.running().is_some();
         let mut follow = self.options.follow && running(&self.status.borrow());
-        // Before the file is read: what is written after that is told of.
-        let changes = if follow { Changes::of(&self.path).ok() } else { None };
-        let mut reader = match Reader::open(&self.path, self.options.tail) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        };
+        // Before the files are read: what is written after that is told of.
+        let changes = if follow { Changes::beside(&self.files.newest).ok() } else { None };
+        let tail = self.options.tail;
+        let mut readers = self.blocking(move |files| files.open(tail)).await?;
+        if !follow && let Some(newest) = readers.back_mut() {
+            // Otherwise the log of a container that writes without end would never end.
+            newest.end_here()?;
+        }
+        let Some(mut reader) = readers.pop_front() else { return Ok(()) };
         loop {
             // Asked before reading to the end: what was written before the container ended is then read.
             let last_round = !follow || !running(&self.status.borrow());
-            while let Some(lines) = reader.next()? {
-                let mut out = Vec::with_capacity(CHUNK);
-                for text in lines.split_inclusive(|b| *b == b'\n') {
-                    match self.told(text, &mut out) {
-                        Told::Go => {}
-                        Told::Done => {
-                            follow = false;
-                            break;
-                        }
+            loop {
+                while let Some(entries) = reader.next()? {
+                    let mut out = Vec::with_capacity(entries.len());
+                    let done = self.tell(&entries, &mut out);
+                    if !out.is_empty() && to.send(out.into()).await.is_err() {
+                        return Ok(());
+                    }
+                    if done {
+                        return Ok(());
                     }
                 }
-                if !out.is_empty() && to.send(out.into()).await.is_err() {
-                    return Ok(());
-                }
-                if !follow && self.options.follow && self.options.until.is_some() {
-                    return Ok(());
+                if !self.go_on(&mut reader, &mut readers, follow).await? {
+                    break;
                 }
             }
             if last_round {
@@ -114,31 +122,68 @@ impl Logs {
             tokio::select! {
                 changed = changes.next() => changed?,
                 // An error is the end of the container's task: there will be no more.
-                _ = self.status.wait_for(|status| !running(status)) => {}
+                ended = self.status.wait_for(|status| !running(status)) => follow &= ended.is_ok(),
                 () = to.closed() => return Ok(()),
                 () = passed(self.options.until) => return Ok(()),
             }
         }
     }
 
-    fn told(&self, text: &[u8], out: &mut Vec<u8>) -> Told {
-        let Some(line) = Line::parse(text) else { return Told::Go };
-        let options = &self.options;
-        if options.until.is_some_and(|until| line.time > until) {
-            return Told::Done;
+    /// At a file's end: whether there is more to read, in the same or another.
+    async fn go_on(
+        &self,
+        reader: &mut Reader,
+        readers: &mut VecDeque<Reader>,
+        follow: bool,
+    ) -> io::Result<bool> {
+        if let Some(next) = readers.pop_front() {
+            *reader = next;
+            return Ok(true);
         }
-        let wanted = if line.is_stderr { options.stderr } else { options.stdout };
-        if wanted && options.since.is_none_or(|since| line.time >= since) {
-            line.write(out, options, self.raw);
+        if !follow {
+            return Ok(false);
         }
-        Told::Go
+        if !reader.is_left {
+            // What was written to it before the shim left it is read first.
+            reader.is_left = self.files.newest_inode()?.is_some_and(|inode| inode != reader.inode);
+            return Ok(reader.is_left);
+        }
+        let inode = reader.inode;
+        *readers = self.blocking(move |files| files.newer_than(inode)).await?;
+        match readers.pop_front() {
+            Some(next) => {
+                *reader = next;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
     }
-}
 
-enum Told {
-    Go,
-    /// The rest is later than what was asked for.
-    Done,
+    /// Does on a thread for it what may take long: listing files, unpacking them.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Files) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let files = self.files.clone();
+        tokio::task::spawn_blocking(move || work(files)).await.map_err(io::Error::other)?
+    }
+
+    /// Tells entries as they were asked for; whether the rest is later than that.
+    fn tell(&self, mut entries: &[u8], out: &mut Vec<u8>) -> bool {
+        let (format, options) = (self.files.format, &self.options);
+        while let Some((entry, rest)) = format::first(format, entries) {
+            entries = rest;
+            let Some(line) = format::parse(format, entry) else { continue };
+            if options.until.is_some_and(|until| line.time > until) {
+                return true;
+            }
+            let wanted = if line.is_stderr { options.stderr } else { options.stdout };
+            if wanted && options.since.is_none_or(|since| line.time >= since) {
+                line.write(out, options, self.raw);
+            }
+        }
+        false
+    }
 }
 
 async fn passed(until: Option<Timestamp>) {
@@ -148,52 +193,19 @@ async fn passed(until: Option<Timestamp>) {
     }
 }
 
-/// Reads whole lines.
-struct Reader {
-    file: File,
-    /// The beginning of a line whose end is not written yet.
-    partial: Vec<u8>,
-}
-
-impl Reader {
-    fn open(path: &Path, tail: Option<usize>) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        if let Some(lines) = tail {
-            let start = tail::start_of_last(&mut file, lines)?;
-            file.seek(SeekFrom::Start(start))?;
-        }
-        Ok(Self { file, partial: Vec::new() })
-    }
-
-    /// Whole lines, as many as one read brings; `None` at the end of what is there.
-    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            let length = self.file.read(&mut buffer)?;
-            if length == 0 {
-                return Ok(None);
-            }
-            self.partial.extend_from_slice(&buffer[..length]);
-            if let Some(end) = self.partial.iter().rposition(|b| *b == b'\n') {
-                let rest = self.partial.split_off(end + 1);
-                return Ok(Some(std::mem::replace(&mut self.partial, rest)));
-            }
-        }
-    }
-}
-
-/// Tells when a file was written to.
+/// Tells when something beside a file was written or renamed.
 struct Changes(AsyncFd<OwnedFd>);
 
 impl Changes {
-    fn of(path: &Path) -> io::Result<Self> {
+    fn beside(path: &Path) -> io::Result<Self> {
         let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
-        inotify::add_watch(&fd, path, inotify::WatchFlags::MODIFY)?;
+        let what = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+        inotify::add_watch(&fd, path.parent().unwrap_or(path), what)?;
         Ok(Self(watched(fd)?))
     }
 
     async fn next(&self) -> io::Result<()> {
-        let mut events = [0; 1024];
+        let mut events = [0; 4096];
         self.0.async_io(tokio::io::Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut events)?)).await?;
         Ok(())
     }
@@ -201,9 +213,10 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
 
-    use super::super::state::{Created, Exited, Running, State};
+    use super::super::state::{Created, Exited, Running};
     use super::*;
 
     fn options() -> LogOptions {
@@ -225,13 +238,19 @@ mod tests {
             netns: None,
             endpoints: Vec::new(),
             published: Vec::new(),
+            resolver: false,
         };
         State::Running(Running {
             pid: 1,
             started_at: Timestamp::ZERO,
+            paused: false,
             finished_before: Timestamp::ZERO,
             sandbox,
         })
+    }
+
+    fn json(path: &Path) -> Files {
+        Files { newest: path.to_owned(), format: caisson_shim::LogFormat::Json }
     }
 
     fn line(text: &str, second: u32) -> String {
@@ -249,10 +268,10 @@ mod tests {
     }
 
     async fn told(file: &Path, options: LogOptions) -> String {
-        let status = Status { state: State::Created(Created::default()), ends: 0, exit_code: 0 };
+        let status = Status { state: State::Created(Created::default()), ends: 0, exit_code: 0, restarts: 0 };
         let (_sender, status) = watch::channel(status);
         let (to, chunks) = mpsc::channel(16);
-        Logs { path: file.to_owned(), status, options, raw: true }.send(to).await;
+        Logs { files: json(file), status, options, raw: true }.send(to).await;
         collect(chunks).await
     }
 
@@ -278,10 +297,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         std::fs::write(&path, line("a", 1)).unwrap();
-        let (sender, status) = watch::channel(Status { state: running(), ends: 0, exit_code: 0 });
+        let (sender, status) =
+            watch::channel(Status { state: running(), ends: 0, exit_code: 0, restarts: 0 });
         let (to, mut chunks) = mpsc::channel(16);
         let logs =
-            Logs { path: path.clone(), status, options: LogOptions { follow: true, ..options() }, raw: true };
+            Logs { files: json(&path), status, options: LogOptions { follow: true, ..options() }, raw: true };
         let telling = tokio::spawn(logs.send(to));
         assert_eq!(chunks.recv().await.unwrap(), "a\n");
         let mut file = File::options().append(true).open(&path).unwrap();
@@ -298,8 +318,38 @@ mod tests {
             oom_killed: false,
             error: String::new(),
         };
-        sender.send_replace(Status { state: State::Exited(exited), ends: 1, exit_code: 0 });
+        sender.send_replace(Status { state: State::Exited(exited), ends: 1, exit_code: 0, restarts: 0 });
         assert_eq!(collect(chunks).await, "c\n");
+        telling.await.unwrap();
+    }
+
+    /// However far the follower is behind: what it has open it reads to the end, then all that came after.
+    #[tokio::test]
+    async fn a_follower_goes_on_through_rotations() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let numbered = |number: u32| directory.path().join(format!("log.{number}"));
+        std::fs::write(&path, line("a", 1)).unwrap();
+        let (sender, status) =
+            watch::channel(Status { state: running(), ends: 0, exit_code: 0, restarts: 0 });
+        let (to, mut chunks) = mpsc::channel(1);
+        let logs =
+            Logs { files: json(&path), status, options: LogOptions { follow: true, ..options() }, raw: true };
+        let telling = tokio::spawn(logs.send(to));
+        assert_eq!(chunks.recv().await.unwrap(), "a\n");
+        File::options().append(true).open(&path).unwrap().write_all(line("b", 2).as_bytes()).unwrap();
+        for (text, second) in [("c", 3), ("d", 4), ("e", 5)] {
+            for number in [2, 1] {
+                let _ = std::fs::rename(numbered(number), numbered(number + 1));
+            }
+            std::fs::rename(&path, numbered(1)).unwrap();
+            std::fs::write(&path, line(text, second)).unwrap();
+        }
+        let mut seen = String::new();
+        while seen != "b\nc\nd\ne\n" {
+            seen.push_str(std::str::from_utf8(&chunks.recv().await.expect("it goes on")).unwrap());
+        }
+        drop(sender);
         telling.await.unwrap();
     }
 }

@@ -57,40 +57,75 @@ const ALL: [&str; 41] = [
 /// What `--security-opt` says.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct SecurityOptions<'a> {
-    no_new_privileges: bool,
-    /// A profile's JSON, `unconfined`, or nothing.
-    seccomp: Option<&'a str>,
-    unmask: bool,
+    pub(crate) no_new_privileges: bool,
+    /// A profile's JSON, `unconfined`, `builtin`, or nothing.
+    pub(crate) seccomp: Option<&'a str>,
+    /// Whether the container may arrange its own cgroups; without a word a privileged one may.
+    pub(crate) writable_cgroups: Option<bool>,
+    /// A profile of AppArmor, which our kernels do not have.
+    apparmor: Option<&'a str>,
+    /// Labels of SELinux, which our kernels do not have.
+    labels: Vec<&'a str>,
 }
 
 impl<'a> SecurityOptions<'a> {
+    /// Reads all of them, the last of each name counts. Errors are moby's (`parseSecurityOpt`).
     pub(crate) fn parse(host: &'a HostConfig) -> Result<Self, ApiError> {
         let mut options = Self::default();
-        for (position, option) in host.security_opt.iter().flatten().enumerate() {
-            let unknown =
-                || ApiError::internal(format!("invalid --security-opt {}: {option:?}", position + 1));
-            if option == "no-new-privileges" {
-                options.no_new_privileges = true;
-                continue;
-            }
-            let (key, value) =
-                option.split_once('=').or_else(|| option.split_once(':')).ok_or_else(unknown)?;
-            match key {
-                "no-new-privileges" => options.no_new_privileges = value.parse().map_err(|_| unknown())?,
-                "seccomp" => options.seccomp = Some(value),
-                "systempaths" if value == "unconfined" => options.unmask = true,
-                // Neither is in our kernels; to ask for none of it is to ask for what there is.
-                "apparmor" if value == "unconfined" => {}
-                "label" if value == "disable" => {}
-                "apparmor" | "label" => {
-                    return Err(ApiError::not_implemented(format!(
-                        "security option {option:?} is not supported by this version of Caisson"
-                    )));
-                }
-                _ => return Err(unknown()),
+        for option in host.security_opt.iter().flatten() {
+            match option.as_str() {
+                "no-new-privileges" => options.no_new_privileges = true,
+                "writable-cgroups" => options.writable_cgroups = Some(true),
+                "disable" => options.labels.push("disable"),
+                _ => options.read_pair(option)?,
             }
         }
         Ok(options)
+    }
+
+    fn read_pair(&mut self, option: &'a str) -> Result<(), ApiError> {
+        let invalid = |at: u8| ApiError::internal(format!("invalid --security-opt {at}: {option:?}"));
+        let pair = option.split_once('=').or_else(|| option.split_once(':'));
+        let (key, value) = pair.ok_or_else(|| invalid(1))?;
+        let yes = || parse_bool(value).ok_or_else(|| invalid(2));
+        match key {
+            "no-new-privileges" => self.no_new_privileges = yes()?,
+            "writable-cgroups" => self.writable_cgroups = Some(yes()?),
+            "seccomp" => self.seccomp = Some(value),
+            "apparmor" => self.apparmor = Some(value),
+            "label" => self.labels.push(value),
+            _ => return Err(invalid(2)),
+        }
+        Ok(())
+    }
+
+    /// What is asked of security modules that our kernels do not have. dockerd passes over it without a word; here it is told.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(profile) = self.apparmor.filter(|profile| !matches!(*profile, "" | "unconfined")) {
+            warnings.push(format!("Your kernel does not support AppArmor. Profile {profile:?} discarded."));
+        }
+        if let Some(label) = self.labels.iter().find(|label| **label != "disable") {
+            warnings.push(format!("Your kernel does not support SELinux. Label {label:?} discarded."));
+        }
+        warnings
+    }
+}
+
+/// Go's `strconv.ParseBool`.
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// What dockerd adds to the options of a container that shares more with its host than labels allow.
+pub(crate) fn complete_options(host: &mut HostConfig) {
+    let labelled = host.security_opt.iter().flatten().any(|option| option.split('=').next() == Some("label"));
+    if !labelled && (host.privileged || host.ipc_mode == "host" || host.pid_mode == "host") {
+        host.security_opt.get_or_insert_default().push("label=disable".into());
     }
 }
 
@@ -118,7 +153,8 @@ pub(crate) fn capabilities(host: &HostConfig) -> Result<HashSet<Capability>, Api
     Ok(set)
 }
 
-fn everything() -> Result<HashSet<Capability>, ApiError> {
+/// Every capability that this kernel knows.
+pub(crate) fn everything() -> Result<HashSet<Capability>, ApiError> {
     let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap_or_default();
     let known = last.trim().parse::<usize>().map_or(ALL.len(), |last| (last + 1).min(ALL.len()));
     ALL[..known].iter().map(|name| capability(name)).collect()
@@ -144,15 +180,15 @@ fn capability(name: &str) -> Result<Capability, ApiError> {
     Capability::from_str(name).map_err(|e| ApiError::from_chain("unknown capability", &e))
 }
 
-/// The system call filter; `None` for a privileged or an unconfined container.
+/// The system call filter; `None` for an unconfined container, or a privileged one without a profile of its own.
 pub(crate) fn seccomp(
     host: &HostConfig,
     capabilities: &HashSet<Capability>,
 ) -> Result<Option<LinuxSeccomp>, ApiError> {
     let loaded = match SecurityOptions::parse(host)?.seccomp {
         Some("unconfined") => return Ok(None),
-        _ if host.privileged => return Ok(None),
-        None | Some("builtin") => defaults::seccomp(capabilities),
+        None | Some("" | "builtin") if host.privileged => return Ok(None),
+        None | Some("" | "builtin") => defaults::seccomp(capabilities),
         Some(json) => profile::load(json, capabilities),
     };
     loaded.map_err(|e| ApiError::invalid(chain(&e)))
@@ -163,12 +199,11 @@ pub(crate) fn no_new_privileges(host: &HostConfig) -> Result<bool, ApiError> {
 }
 
 /// The paths to hide and those to protect, of a new container whose user did not name them.
-pub(crate) fn default_paths(host: &mut HostConfig) -> Result<(), ApiError> {
-    let unmask = host.privileged || SecurityOptions::parse(host)?.unmask;
-    let list = |default: fn() -> Vec<String>| if unmask { Vec::new() } else { default() };
-    host.masked_paths.get_or_insert_with(|| list(defaults::masked_paths));
-    host.readonly_paths.get_or_insert_with(|| list(defaults::readonly_paths));
-    Ok(())
+pub(crate) fn default_paths(host: &mut HostConfig) {
+    if !host.privileged {
+        host.masked_paths.get_or_insert_with(defaults::masked_paths);
+        host.readonly_paths.get_or_insert_with(defaults::readonly_paths);
+    }
 }
 
 #[cfg(test)]
@@ -208,10 +243,34 @@ mod tests {
         assert!(!no_new_privileges(&with("no-new-privileges=false")).unwrap());
         assert_eq!(seccomp(&with("seccomp=unconfined"), &HashSet::new()).unwrap(), None);
         assert!(seccomp(&HostConfig::default(), &defaults::CAPABILITIES.into()).unwrap().is_some());
-        let foo = with("foo");
-        assert_eq!(
-            SecurityOptions::parse(&foo).unwrap_err(),
-            ApiError::internal("invalid --security-opt 1: \"foo\"")
-        );
+        assert!(with_warnings("apparmor=docker-default").contains("AppArmor"));
+        assert_eq!(with_warnings("apparmor=unconfined") + &with_warnings("label=disable"), "");
+        for (option, at) in
+            [("foo", 1), ("foo=bar", 2), ("systempaths=unconfined", 2), ("no-new-privileges=x", 2)]
+        {
+            assert_eq!(
+                SecurityOptions::parse(&with(option)).unwrap_err(),
+                ApiError::internal(format!("invalid --security-opt {at}: {option:?}"))
+            );
+        }
+    }
+
+    fn with_warnings(option: &str) -> String {
+        let host = HostConfig { security_opt: Some(vec![option.into()]), ..HostConfig::default() };
+        SecurityOptions::parse(&host).unwrap().warnings().join("\n")
+    }
+
+    #[test]
+    fn who_shares_with_the_host_has_no_labels() {
+        let mut host = HostConfig { pid_mode: "host".into(), ..HostConfig::default() };
+        complete_options(&mut host);
+        assert_eq!(host.security_opt, Some(vec!["label=disable".into()]));
+        let mut labelled = HostConfig {
+            security_opt: Some(vec!["label=type:x".into()]),
+            privileged: true,
+            ..HostConfig::default()
+        };
+        complete_options(&mut labelled);
+        assert_eq!(labelled.security_opt, Some(vec!["label=type:x".into()]));
     }
 }

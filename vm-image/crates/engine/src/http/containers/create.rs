@@ -5,6 +5,7 @@ use caisson_images::Platform;
 use hyper::StatusCode;
 use serde_json::Value;
 
+use super::age;
 use crate::containers::create::CreateOptions;
 use crate::error::ApiError;
 use crate::http::call::{Call, decode};
@@ -14,14 +15,19 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply, ApiError> {
     let body = call.json_value().await?;
     let body = body.ok_or_else(|| ApiError::invalid("invalid JSON: got EOF while reading request body"))?;
     check_shape(&body)?;
-    let config: Config = decode(&body)?;
+    let mut config: Config = decode(&body)?;
     let CreateRequest { host_config, networking_config } = decode(&body)?;
+    let mut host_config = host_config.unwrap_or_default();
+    let mut networking = networking_config.unwrap_or_default();
+    age::settle(call.version, &mut config, &mut host_config, &mut networking)?;
+    let platform = if call.version.at_least(41) { platform(call.form.get("platform"))? } else { None };
     let options = CreateOptions {
         name: call.form.get("name").to_owned(),
         config,
-        host_config: host_config.unwrap_or_default(),
-        networking: networking_config.unwrap_or_default(),
-        platform: platform(call.form.get("platform"))?,
+        host_config,
+        networking,
+        platform,
+        shallow_read_only: !call.version.at_least(44),
     };
     let (id, warnings) = call.engine.containers.create(options).await?;
     Ok(reply::json(StatusCode::CREATED, &Created { id, warnings }))

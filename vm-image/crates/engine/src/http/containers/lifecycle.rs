@@ -1,10 +1,12 @@
-//! Start, stop, restart, kill, resize, remove: calls that answer without a body.
+//! Start, stop, restart, kill, pause, rename, resize, remove, prune: calls that change where a container stands.
 
 use hyper::StatusCode;
 
+use crate::containers::remove::RemoveOptions;
 use crate::containers::signal::{KILL, SignalNumber};
 use crate::containers::stop::StopOptions;
 use crate::error::{ApiError, ErrorKind};
+use crate::filters::Filters;
 use crate::http::call::Call;
 use crate::http::form::Form;
 use crate::http::reply::{self, Reply};
@@ -37,6 +39,30 @@ pub(crate) async fn restart(call: Call) -> Result<Reply, ApiError> {
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
+pub(crate) async fn pause(call: Call) -> Result<Reply, ApiError> {
+    call.engine.containers.find(&call.name)?.pause().await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+pub(crate) async fn unpause(call: Call) -> Result<Reply, ApiError> {
+    call.engine.containers.find(&call.name)?.unpause().await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+pub(crate) async fn prune(call: Call) -> Result<Reply, ApiError> {
+    let report = call.engine.containers.prune(Filters::parse(call.form.get("filters"))?).await?;
+    Ok(reply::json(StatusCode::OK, &report))
+}
+
+pub(crate) async fn rename(call: Call) -> Result<Reply, ApiError> {
+    let name = call.form.get("name");
+    if call.name.is_empty() || name.is_empty() {
+        return Err(ApiError::invalid("Neither old nor new names may be empty"));
+    }
+    call.engine.containers.find(&call.name)?.rename(name).await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
 fn stop_signal(form: &Form) -> Result<Option<SignalNumber>, ApiError> {
     match form.get("signal") {
         "" => Ok(None),
@@ -56,25 +82,18 @@ pub(crate) async fn kill(call: Call) -> Result<Reply, ApiError> {
 }
 
 pub(crate) async fn resize(call: Call) -> Result<Reply, ApiError> {
-    let size = |name: &str, what: &str| {
-        let text = call.form.get(name);
-        let bad = |why: &str| ApiError::invalid(format!("invalid resize {what} {text:?}: {why}"));
-        match text.parse::<u32>() {
-            Ok(number) => u16::try_from(number).map_err(|_| bad("value out of range")),
-            Err(_) => Err(bad("invalid syntax")),
-        }
-    };
-    let (rows, cols) = (size("h", "height")?, size("w", "width")?);
+    let (rows, cols) = call.form.terminal_size()?;
     call.engine.containers.find(&call.name)?.resize(rows, cols).await?;
     Ok(reply::empty(StatusCode::OK))
 }
 
 pub(crate) async fn remove(call: Call) -> Result<Reply, ApiError> {
-    if call.form.bool("link") {
-        return Err(ApiError::not_implemented("links are not supported by this version of Caisson"));
-    }
-    // `v` asks for the removal of anonymous volumes, of which there are none.
     let handle = call.engine.containers.find(&call.name)?;
-    handle.remove(&call.name, call.form.bool("force")).await?;
+    if call.form.bool("link") {
+        call.engine.containers.remove_link(&call.name).await?;
+        return Ok(reply::empty(StatusCode::NO_CONTENT));
+    }
+    let options = RemoveOptions { force: call.form.bool("force"), volumes: call.form.bool("v") };
+    handle.remove(&call.name, options).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }

@@ -14,7 +14,7 @@ pub(crate) async fn logs(call: Call) -> Result<Reply, ApiError> {
     let handle = call.engine.containers.find(&call.name)?;
     let logs = call.engine.containers.logs(&handle, options)?;
     let content_type =
-        if handle.definition.config.tty || !call.version.at_least(42) { RAW } else { MULTIPLEXED };
+        if handle.definition().config.tty || !call.version.at_least(42) { RAW } else { MULTIPLEXED };
     Ok(reply::stream(content_type, |to| logs.send(to)))
 }
 

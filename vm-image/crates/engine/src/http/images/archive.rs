@@ -8,18 +8,21 @@ use caisson_images::{ImportOptions, LoadEvent, LoadOptions};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::platform;
+use super::progress::{error_line, line};
+use super::pull::pull;
 use super::{reference, tell};
 use crate::engine::Engine;
 use crate::error::ApiError;
 use crate::http::call::Call;
-use crate::http::containers::create::platform;
+use crate::http::containers::create;
 use crate::http::reply::{self, Reply};
 use crate::images::{self, BodyReader};
 
 /// `POST /images/load`.
 pub(crate) async fn load(call: Call) -> Result<Reply, ApiError> {
     let quiet = call.form.bool_or("quiet", false);
-    let options = LoadOptions { platform: platform(call.form.get("platform"))? };
+    let options = LoadOptions { platform: platform::only_one_asked(&call, 48)? };
     let (engine, archive) = (call.engine, BodyReader::new(call.body));
     Ok(reply::stream("application/json", |to| async move {
         let work = move || load_archive(&engine, archive, &options, quiet, &to);
@@ -50,8 +53,8 @@ fn load_archive(
     match engine.images.load(archive, options, &mut on_event) {
         Ok(loaded) => {
             for image in loaded {
-                let name = image.tags.first().map_or_else(|| image.id.to_string(), |tag| tag.familiar());
-                tell(engine, "load", &image.id.to_string(), &name);
+                let id = image.id.to_string();
+                tell(engine, "load", &id, &id);
             }
         }
         Err(error) => send_error(to, &images::error(&error)),
@@ -66,9 +69,7 @@ pub(crate) async fn create(call: Call) -> Result<Reply, ApiError> {
         ("", source) => Err(ApiError::not_implemented(format!(
             "importing from {source} is not supported by this version of Caisson: send the archive itself"
         ))),
-        (image, _) => Err(ApiError::not_implemented(format!(
-            "pulling {image} needs a registry, which is not supported by this version of Caisson: use docker load or docker import"
-        ))),
+        _ => pull(call).await,
     }
 }
 
@@ -80,7 +81,7 @@ fn import(call: Call) -> Result<Reply, ApiError> {
     };
     let options = ImportOptions {
         reference: target,
-        platform: platform(form.get("platform"))?,
+        platform: create::platform(form.get("platform"))?,
         message: form.get("message").to_owned(),
         changes: form.all("changes"),
     };
@@ -89,8 +90,10 @@ fn import(call: Call) -> Result<Reply, ApiError> {
         let work = move || match engine.images.import(archive, &options) {
             Ok(id) => {
                 let id = id.to_string();
-                let name = options.reference.as_ref().map(|name| name.familiar());
-                tell(&engine, "import", &id, name.as_deref().unwrap_or_default());
+                if let Some(name) = &options.reference {
+                    tell(&engine, "tag", &id, &name.familiar());
+                }
+                tell(&engine, "import", &id, &id);
                 send(&to, &serde_json::json!({"status": id}));
             }
             Err(error) => send_error(&to, &images::error(&error)),
@@ -101,12 +104,11 @@ fn import(call: Call) -> Result<Reply, ApiError> {
 }
 
 fn send(to: &mpsc::Sender<Bytes>, value: &impl Serialize) {
-    let mut text = serde_json::to_vec(value).expect("the values here have string keys");
-    text.extend_from_slice(b"\r\n");
     // The work goes on when its client goes, as it does in dockerd.
-    let _ = to.blocking_send(text.into());
+    let _ = to.blocking_send(line(value));
 }
 
 fn send_error(to: &mpsc::Sender<Bytes>, error: &ApiError) {
-    send(to, &serde_json::json!({"errorDetail": {"message": error.message}, "error": error.message}));
+    // As above.
+    let _ = to.blocking_send(error_line(error));
 }

@@ -1,10 +1,26 @@
 //! `/images`.
 
 mod archive;
-mod list;
+mod history;
+pub(super) mod list;
+mod manifests;
+mod pattern;
+mod platform;
+mod progress;
+mod prune;
+mod pull;
+mod push;
+mod save;
+mod search;
 
 pub(crate) use archive::{create, load};
+pub(crate) use history::history;
 pub(crate) use list::list;
+pub(crate) use prune::prune;
+pub(crate) use pull::credentials;
+pub(crate) use push::push;
+pub(crate) use save::{save_all, save_one};
+pub(crate) use search::search;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +28,7 @@ use caisson_docker_api::Empty;
 use caisson_docker_api::container::{GraphDriver, HealthConfig};
 use caisson_docker_api::image::{Image as Told, ImageConfig, Metadata, Removed as ToldRemoved, RootFs};
 use caisson_docker_api::time::Timestamp;
-use caisson_images::{Image, Reference, RemoveOptions, Removed, RunConfig};
+use caisson_images::{Image, ImageId, Reference, RemoveFailed, RemoveOptions, Removed, RunConfig};
 use hyper::StatusCode;
 
 use super::call::Call;
@@ -23,10 +39,30 @@ use crate::images;
 
 /// `GET /images/{name}/json`.
 pub(crate) async fn inspect(call: Call) -> Result<Reply, ApiError> {
+    let with_manifests = call.form.bool("manifests") && call.version.at_least(48);
+    let wanted = platform::asked(&call, 49)?;
+    if with_manifests && wanted.is_some() {
+        return Err(ApiError::invalid(
+            "conflicting options: manifests and platform options cannot both be set",
+        ));
+    }
     let engine = call.engine.clone();
     let told = tokio::task::spawn_blocking(move || {
-        let image = engine.images.find(&call.name).map_err(|e| images::error(&e))?;
-        describe(&engine, image)
+        let image = engine.images.find_for(&call.name, wanted.as_ref()).map_err(|e| images::error(&e))?;
+        let described = engine.images.described(&image.id).filter(|_| call.version.at_least(48));
+        let mut told = describe(&engine, image)?;
+        if !call.version.at_least(44) {
+            told.virtual_size = Some(told.size);
+        }
+        if let Some(described) = described {
+            told.manifests = with_manifests.then(|| manifests::told(&engine, &described));
+            told.descriptor = Some(match wanted {
+                // Of one platform its manifest is told, as the containerd image store does.
+                Some(_) => manifests::descriptor_of(&described, &told.id),
+                None => manifests::descriptor(&described.target),
+            });
+        }
+        Ok::<_, ApiError>(told)
     });
     Ok(reply::json(StatusCode::OK, &told.await??))
 }
@@ -46,28 +82,45 @@ pub(crate) async fn tag(call: Call) -> Result<Reply, ApiError> {
 
 /// `DELETE /images/{name}`.
 pub(crate) async fn remove(call: Call) -> Result<Reply, ApiError> {
-    let options = RemoveOptions { force: call.form.bool("force"), no_prune: call.form.bool("noprune") };
+    if call.name.trim().is_empty() {
+        return Err(ApiError::invalid("image name cannot be blank"));
+    }
+    let options = RemoveOptions {
+        force: call.form.bool("force"),
+        no_prune: call.form.bool("noprune"),
+        platforms: platform::all_asked(&call, 50)?,
+    };
     let engine = call.engine.clone();
-    let removed = tokio::task::spawn_blocking(move || {
-        let users = |id: &caisson_images::ImageId| engine.containers.users_of(&id.to_string());
-        let removed = engine.images.remove(&call.name, options, &users).map_err(|e| images::error(&e))?;
-        for one in &removed {
-            match one {
-                Removed::Untagged { image, .. } => {
-                    tell(&engine, "untag", &image.to_string(), &image.to_string())
-                }
-                Removed::Image(image) => tell(&engine, "delete", &image.to_string(), &image.to_string()),
-                Removed::Layer(_) => {}
-            }
-        }
-        Ok::<_, ApiError>(removed)
+    let removed = tokio::task::spawn_blocking(move || match remove_told(&engine, &call.name, options) {
+        (_, Some(failed)) => Err(failed),
+        (removed, None) => Ok(removed),
     })
     .await??;
-    let told = removed.iter().map(|one| match one {
+    Ok(reply::json(StatusCode::OK, &removed.iter().map(told_removed).collect::<Vec<_>>()))
+}
+
+/// Removes and tells of it; what was done before something failed is done. Blocks.
+fn remove_told(engine: &Engine, name: &str, options: RemoveOptions) -> (Vec<Removed>, Option<ApiError>) {
+    let users = |id: &ImageId| engine.containers.users_of(&id.to_string());
+    let (removed, failed) = match engine.images.remove(name, options, &users) {
+        Ok(removed) => (removed, None),
+        Err(RemoveFailed { done, why }) => (done, Some(images::error(&*why))),
+    };
+    for one in &removed {
+        match one {
+            Removed::Untagged { image, .. } => tell(engine, "untag", &image.to_string(), &image.to_string()),
+            Removed::Image(image) => tell(engine, "delete", &image.to_string(), &image.to_string()),
+            Removed::Layer(_) => {}
+        }
+    }
+    (removed, failed)
+}
+
+fn told_removed(one: &Removed) -> ToldRemoved {
+    match one {
         Removed::Untagged { .. } => ToldRemoved::Untagged(one.subject()),
         Removed::Image(_) | Removed::Layer(_) => ToldRemoved::Deleted(one.subject()),
-    });
-    Ok(reply::json(StatusCode::OK, &told.collect::<Vec<_>>()))
+    }
 }
 
 /// The name that `repo` and `tag` make.
@@ -76,10 +129,19 @@ fn reference(repo: &str, tag: &str) -> Result<Reference, ApiError> {
 }
 
 /// Tells of an image, with its labels while it is there.
-fn tell(engine: &Engine, action: &str, id: &str, name: &str) {
+pub(crate) fn tell(engine: &Engine, action: &str, id: &str, name: &str) {
     let mut attributes = engine.images.find(id).map(|image| image.labels()).unwrap_or_default();
-    attributes.insert("name".to_owned(), name.to_owned());
+    if !name.is_empty() {
+        attributes.insert("name".to_owned(), name.to_owned());
+    }
     engine.events.publish("image", action, id, attributes);
+}
+
+/// The same of what went to or came from a registry: dockerd names it, not its id.
+fn tell_name(engine: &Engine, action: &str, id: &ImageId, name: &Reference) {
+    let mut attributes = engine.images.find(&id.to_string()).map(|image| image.labels()).unwrap_or_default();
+    attributes.insert("name".to_owned(), name.familiar_name());
+    engine.events.publish("image", action, &name.familiar(), attributes);
 }
 
 fn describe(engine: &Engine, image: Image) -> Result<Told, ApiError> {
@@ -90,7 +152,7 @@ fn describe(engine: &Engine, image: Image) -> Result<Told, ApiError> {
         repo_tags: image.repo_tags(),
         repo_digests: image.repo_digests(),
         parent: image.parent.map(|id| id.to_string()).unwrap_or_default(),
-        comment: config.comment.clone(),
+        comment: comment(config),
         created: config.created.clone().unwrap_or_default(),
         docker_version: config.docker_version.clone(),
         author: config.author.clone(),
@@ -110,7 +172,16 @@ fn describe(engine: &Engine, image: Image) -> Result<Told, ApiError> {
                 .map_or(Timestamp::ZERO, |at| Timestamp::from(std::time::SystemTime::from(at))),
         },
         config: told_config(config.run()),
+        virtual_size: None,
+        descriptor: None,
+        manifests: None,
     })
+}
+
+/// An image's own comment, else that of its last step.
+fn comment(config: &caisson_images::ImageConfig) -> String {
+    let of_last = config.history.last().map(|step| &step.comment);
+    Some(&config.comment).filter(|own| !own.is_empty()).or(of_last).cloned().unwrap_or_default()
 }
 
 fn graph_driver(layers: &[std::path::PathBuf]) -> GraphDriver {

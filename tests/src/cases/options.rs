@@ -1,0 +1,228 @@
+//! What can be asked of a network, and of a container's end on it.
+
+use anyhow::{Result, ensure};
+
+use crate::cases;
+use crate::subject::Subject;
+
+cases![
+    options_that_nobody_knows_are_kept_and_ignored,
+    a_device_is_named_by_its_container_or_its_network,
+    a_device_has_settings_of_its_own,
+    a_device_has_link_local_addresses,
+    an_isolated_network_has_no_gateway,
+    a_routed_network_publishes_under_its_containers_addresses,
+    an_unprotected_network_is_open_to_its_system_only_where_it_is_shut,
+    a_bridge_leaves_its_address_to_others,
+];
+
+/// What only Caisson is held to: dockerd has no overlay without a swarm.
+pub const OURS: &[crate::subject::Case] = &[crate::subject::Case {
+    name: "an_attachable_overlay_is_a_network_of_one_node",
+    run: an_attachable_overlay_is_a_network_of_one_node,
+}];
+
+const BRIDGE: &str = "com.docker.network.bridge";
+const ENDPOINT: &str = "com.docker.network.endpoint";
+
+/// What a container prints on a network.
+fn run(on: &dyn Subject, network: &str, script: &str) -> Result<String> {
+    on.docker().ok(["run", "--rm", "--network", network, "busybox", "sh", "-c", script])
+}
+
+/// Why a container does not start on a network.
+fn refused(on: &dyn Subject, network: &str) -> Result<String> {
+    let answer = on.docker().run(["run", "--rm", "--network", network, "busybox", "true"])?;
+    ensure!(answer.status == 125, "{answer:?}");
+    Ok(answer.err)
+}
+
+/// Asks a web server, with little patience.
+fn ask(address: &str) -> String {
+    format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {address} 80")
+}
+
+fn options_that_nobody_knows_are_kept_and_ignored(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["network", "create", "-o", "com.example.colour=blue", "o-unknown"])?;
+    let kept = docker.ok(["network", "inspect", "-f", "{{json .Options}}", "o-unknown"])?;
+    ensure!(kept == r#"{"com.example.colour":"blue"}"#, "{kept}");
+    docker.ok(["network", "rm", "o-unknown"])?;
+    Ok(())
+}
+
+fn a_device_is_named_by_its_container_or_its_network(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["network", "create", "-o", "com.docker.network.container_iface_prefix=lan", "o-names"])?;
+    let devices = "cd /sys/class/net; echo *";
+    ensure!(run(on, "o-names", devices)? == "lan0 lo");
+    let named = |name: &str| format!("name=o-names,driver-opt={ENDPOINT}.ifname={name}");
+    ensure!(run(on, &named("wan"), devices)? == "lo wan");
+    for (name, why) in [
+        ("lo", "file exists"),
+        ("a/b", "invalid argument"),
+        ("much-too-long-a-name", "numerical result out of range"),
+    ] {
+        let told = refused(on, &named(name))?;
+        let expected = format!("to \"{name}\": {why}");
+        ensure!(told.contains("failed to add interface veth") && told.contains(&expected), "{told}");
+    }
+    docker.ok(["network", "rm", "o-names"])?;
+    Ok(())
+}
+
+fn a_device_has_settings_of_its_own(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["network", "create", "o-settings"])?;
+    let with = |settings: &str| format!("name=o-settings,\"driver-opt={ENDPOINT}.sysctls={settings}\"");
+    let settings = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.conf.IFNAME.rp_filter=2";
+    let read = "cat /proc/sys/net/ipv4/conf/eth0/log_martians /proc/sys/net/ipv4/conf/eth0/rp_filter";
+    ensure!(run(on, &with(settings), read)? == "1\n2");
+    for (settings, why) in [
+        (
+            "foo",
+            "unrecognised network interface sysctl 'foo'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'",
+        ),
+        ("net.ipv4.ip_forward=1", "unrecognised network interface sysctl 'net.ipv4.ip_forward=1'"),
+        ("net.ipv4.conf.IFNAME.nosuch=1", "/proc/sys/net/ipv4/conf/eth0/nosuch is not a sysctl file"),
+        (
+            "net.ipv4.conf.IFNAME.rp_filter",
+            "expected sysctl 'net.ipv4.conf.ifname.rp_filter' to have format name=value",
+        ),
+    ] {
+        let told = refused(on, &with(settings))?;
+        ensure!(told.contains(why), "{settings}: {told}");
+    }
+    docker.ok(["network", "rm", "o-settings"])?;
+    Ok(())
+}
+
+fn a_device_has_link_local_addresses(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["network", "create", "o-links"])?;
+    let run = |address: &str, command: &str| {
+        docker.run([
+            "run",
+            "--rm",
+            "--network",
+            "o-links",
+            "--link-local-ip",
+            address,
+            "busybox",
+            "sh",
+            "-c",
+            command,
+        ])
+    };
+    docker.ok([
+        "run",
+        "-d",
+        "--name",
+        "o-link",
+        "--network",
+        "o-links",
+        "--link-local-ip",
+        "169.254.7.1",
+        "web",
+    ])?;
+    let page = run("169.254.7.2", "ip -o -4 addr; wget -qO- http://169.254.7.1/")?.ok()?;
+    ensure!(page.contains("inet 169.254.7.2/16") && page.contains("web"), "{page}");
+    let far = run("10.1.1.1", "true")?;
+    ensure!(far.err.contains("invalid link local IP address: 10.1.1.1"), "{far:?}");
+    docker.ok(["rm", "-f", "o-link"])?;
+    docker.ok(["network", "rm", "o-links"])?;
+    Ok(())
+}
+
+fn an_isolated_network_has_no_gateway(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    let mode = format!("{BRIDGE}.gateway_mode_ipv4=isolated");
+    docker.ok(["network", "create", "--internal", "-o", &mode, "o-isolated"])?;
+    let told = docker.ok(["network", "inspect", "-f", "{{json .IPAM.Config}}", "o-isolated"])?;
+    ensure!(!told.contains("Gateway"), "{told}");
+    let own = run(on, "o-isolated", "ip route; ip -o -4 addr show eth0")?;
+    ensure!(!own.contains("default") && own.contains(".0.1/"), "the first address is a container's: {own}");
+    docker.ok(["network", "rm", "o-isolated"])?;
+    Ok(())
+}
+
+fn a_routed_network_publishes_under_its_containers_addresses(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["network", "create", "-o", &format!("{BRIDGE}.gateway_mode_ipv4=routed"), "o-routed"])?;
+    docker.ok(["network", "create", "o-client"])?;
+    docker.ok(["run", "-d", "--name", "o-open", "--network", "o-routed", "-p", "28161:80", "web"])?;
+    docker.ok(["run", "-d", "--name", "o-shut", "--network", "o-routed", "web"])?;
+    let ports =
+        docker.ok(["inspect", "-f", "{{json (index .NetworkSettings.Ports \"80/tcp\")}}", "o-open"])?;
+    ensure!(ports.contains(r#"{"HostIp":"0.0.0.0","HostPort":""}"#), "{ports}");
+    let at = |name: &str| {
+        docker.ok(["inspect", "-f", "{{(index .NetworkSettings.Networks \"o-routed\").IPAddress}}", name])
+    };
+    let fetch = |address: &str| {
+        let ask = ask(address);
+        docker.run(["run", "--rm", "--network", "o-client", "busybox", "sh", "-c", &ask])
+    };
+    let page = fetch(&at("o-open")?)?.ok()?;
+    ensure!(page.contains("web"), "{page}");
+    let shut = fetch(&at("o-shut")?)?;
+    ensure!(!shut.out.contains("web"), "a port that is not published: {shut:?}");
+    docker.ok(["rm", "-f", "o-open", "o-shut"])?;
+    docker.ok(["network", "rm", "o-routed", "o-client"])?;
+    Ok(())
+}
+
+fn an_unprotected_network_is_open_to_its_system_only_where_it_is_shut(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok([
+        "network",
+        "create",
+        "-o",
+        &format!("{BRIDGE}.gateway_mode_ipv4=nat-unprotected"),
+        "o-bare",
+    ])?;
+    docker.ok(["network", "create", "o-other"])?;
+    docker.ok(["run", "-d", "--name", "o-bared", "--network", "o-bare", "web"])?;
+    let at = "{{(index .NetworkSettings.Networks \"o-bare\").IPAddress}}";
+    let at = docker.ok(["inspect", "-f", at, "o-bared"])?;
+    // Other networks are apart from it all the same.
+    let ask = ask(&at);
+    let other = docker.run(["run", "--rm", "--network", "o-other", "busybox", "sh", "-c", &ask])?;
+    ensure!(!other.out.contains("web"), "{other:?}");
+    ensure!(run(on, "o-bare", &ask)?.contains("web"));
+    docker.ok(["rm", "-f", "o-bared"])?;
+    docker.ok(["network", "rm", "o-bare", "o-other"])?;
+    Ok(())
+}
+
+fn a_bridge_leaves_its_address_to_others(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    let options = ["-o", &format!("{BRIDGE}.inhibit_ipv4=true"), "--subnet", "10.97.0.0/24"];
+    docker.ok([&["network", "create"], &options[..], &["o-left"]].concat())?;
+    let told =
+        run(on, "o-left", "ip route; ping -c 1 -W 1 10.97.0.1 >/dev/null && echo answered || echo silent")?;
+    ensure!(told.contains("default via 10.97.0.1") && told.contains("silent"), "{told}");
+    docker.ok(["network", "rm", "o-left"])?;
+    Ok(())
+}
+
+/// The difference from dockerd: without a swarm it refuses every overlay with "This node is not a swarm manager…", which
+/// [`same`](../../../tests/docker_api/same/networks.rs) compares for those that are not attachable. A compose file that
+/// asks for an attachable one is about containers that find each other, and here they do.
+fn an_attachable_overlay_is_a_network_of_one_node(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["network", "create", "-d", "overlay", "--attachable", "o-overlay"])?;
+    let told = docker.ok([
+        "network",
+        "inspect",
+        "-f",
+        "{{.Driver}} {{.Scope}} {{json .IPAM.Config}}",
+        "o-overlay",
+    ])?;
+    ensure!(told.starts_with("overlay swarm ") && told.contains("\"10."), "{told}");
+    docker.ok(["run", "-d", "--name", "o-node", "--network", "o-overlay", "web"])?;
+    let seen = run(on, "o-overlay", "cat /sys/class/net/eth0/mtu; wget -qO- http://o-node/")?;
+    ensure!(seen.starts_with("1450\n") && seen.contains("web"), "{seen}");
+    docker.ok(["rm", "-f", "o-node"])?;
+    docker.ok(["network", "rm", "o-overlay"])?;
+    Ok(())
+}

@@ -1,0 +1,248 @@
+//! What leaves the machine, and what comes to it by UDP. All of the host's ends are on its loopback.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use caisson_tests::bounded::{Bounded, LIMIT, accept};
+use caisson_tests::fixtures;
+use caisson_tests::machine::{Machine, told};
+use caisson_tests::subject::Subject;
+use rustix::event::{PollFd, PollFlags, poll};
+
+machine_cases![
+    the_hosts_own_services_are_reached_and_its_closed_ports_refuse,
+    a_connection_is_closed_by_either_side_on_its_own,
+    a_thousand_connections_at_once_go_through,
+    datagrams_reach_the_host_and_come_back,
+    what_is_the_machines_own_is_out_of_reach,
+    packages_are_installed_over_the_internet,
+    a_udp_port_is_published,
+    a_name_that_only_the_host_knows,
+];
+
+/// `host.docker.internal`.
+pub(crate) const HOST: &str = "192.0.0.254";
+
+pub(crate) fn listen() -> Result<(TcpListener, String)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = listener.local_addr()?.port().to_string();
+    Ok((listener, port))
+}
+
+/// The next who comes; `None` if nobody does in this time.
+pub(crate) fn accept_within(listener: &TcpListener, limit: Duration) -> Result<Option<TcpStream>> {
+    let mut waits = [PollFd::new(listener, PollFlags::IN)];
+    Ok(match poll(&mut waits, Some(&limit.try_into()?))? {
+        0 => None,
+        _ => Some(listener.accept()?.0),
+    })
+}
+
+pub(crate) fn sh(machine: &Machine, script: &str) -> Result<caisson_tests::cli::Answer> {
+    machine.docker().run(["run", "--rm", "busybox", "sh", "-c", script])
+}
+
+fn the_hosts_own_services_are_reached_and_its_closed_ports_refuse(machine: &Machine) -> Result<()> {
+    let (listener, port) = listen()?;
+    let served = thread::spawn(move || -> Result<()> {
+        let (mut client, _) = accept(&listener, "the container that is to be welcomed")?;
+        Ok(client.write_all(b"welcome\n")?)
+    });
+    ensure!(sh(machine, &format!("nc {HOST} {port} </dev/null"))?.ok()? == "welcome");
+    served.join().expect("it does not panic")?;
+    // The listener is gone with its thread.
+    let refused = sh(machine, &format!("nc {HOST} {port} </dev/null"))?;
+    ensure!(refused.status == 1 && refused.err.contains("Connection refused"), "{refused:?}");
+    let named = sh(machine, "nslookup host.docker.internal")?.ok()?;
+    ensure!(named.contains(HOST), "{named}");
+    Ok(())
+}
+
+fn a_connection_is_closed_by_either_side_on_its_own(machine: &Machine) -> Result<()> {
+    let (listener, port) = listen()?;
+    let served = thread::spawn(move || -> Result<usize> {
+        let (mut client, _) = accept(&listener, "the container that sends a file")?;
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard)?;
+        client.write_all(&heard)?;
+        Ok(heard.len())
+    });
+    let script = format!("head -c 3000000 /dev/urandom >/f; nc {HOST} {port} </f | cmp - /f && echo same");
+    let answer = sh(machine, &script)?.ok()?;
+    ensure!(answer == "same" && served.join().expect("it does not panic")? == 3_000_000, "{answer}");
+    Ok(())
+}
+
+fn a_thousand_connections_at_once_go_through(machine: &Machine) -> Result<()> {
+    const COUNT: usize = 1000;
+    let (listener, port) = listen()?;
+    let served = thread::spawn(move || -> Result<()> {
+        // All of them are open before the first is answered.
+        let clients = (1..=COUNT).map(|number| accept(&listener, &format!("connection {number} of {COUNT}")));
+        for (mut client, _) in clients.collect::<Result<Vec<_>>>()? {
+            client.write_all(b"all here\n")?;
+        }
+        Ok(())
+    });
+    let script =
+        format!("for i in $(seq {COUNT}); do nc {HOST} {port} </dev/null & done | sort | uniq -c; wait");
+    let answer = sh(machine, &script)?.ok()?;
+    ensure!(answer.trim() == format!("{COUNT} all here"), "{answer}");
+    served.join().expect("it does not panic")
+}
+
+/// A name server of the test's own, for whom each name has the address 203.0.113.9.
+fn name_server() -> Result<String> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = socket.local_addr()?.port().to_string();
+    thread::spawn(move || {
+        let mut message = [0; 512];
+        while let Ok((length, client)) = socket.recv_from(&mut message) {
+            let mut answer = message[..length].to_vec();
+            answer[2] |= 0x80;
+            // A question for an IPv4 address: its type stands before the class, at the end.
+            if answer[length - 3] == 1 {
+                answer[7] = 1;
+                answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 203, 0, 113, 9]);
+            }
+            // A client that is gone needs no answer.
+            let _ = socket.send_to(&answer, client);
+        }
+    });
+    Ok(port)
+}
+
+fn datagrams_reach_the_host_and_come_back(machine: &Machine) -> Result<()> {
+    let port = name_server()?;
+    let answer = sh(machine, &format!("nslookup some.name {HOST}:{port}"))?.ok()?;
+    ensure!(answer.contains("203.0.113.9"), "{answer}");
+    Ok(())
+}
+
+/// The address of the machine's own that containers of the default network see.
+pub(crate) fn bridge(machine: &Machine) -> Result<String> {
+    machine.docker().ok(["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge"])
+}
+
+fn what_is_the_machines_own_is_out_of_reach(machine: &Machine) -> Result<()> {
+    // The proxy, at the machine's own address and at the bridge's.
+    for address in ["192.0.0.253", bridge(machine)?.as_str()] {
+        let answer = sh(machine, &format!("nc -w 5 {address} 15001 </dev/null"))?;
+        ensure!(answer.status == 1 && answer.err.contains("Connection refused"), "{address}: {answer:?}");
+    }
+    Ok(())
+}
+
+pub(crate) fn import_debian(machine: &Machine) -> Result<()> {
+    if machine.docker().run(["inspect", "--type", "image", "debian:small"])?.status != 0 {
+        let archive = fixtures::debian()?;
+        machine.docker().ok(["import", archive.to_str().context("a path in UTF-8")?, "debian:small"])?;
+    }
+    Ok(())
+}
+
+fn packages_are_installed_over_the_internet(machine: &Machine) -> Result<()> {
+    import_debian(machine)?;
+    // The address of a host's server, for curl to prove itself with.
+    let (listener, port) = listen()?;
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            serve_page(client);
+        }
+    });
+    let script = format!(
+        "apt-get update && apt-get install -y --no-install-recommends curl && curl -s http://{HOST}:{port}/"
+    );
+    let answer = machine.docker().run(["run", "--rm", "debian:small", "sh", "-ec", &script])?;
+    ensure!(answer.status == 0 && answer.out.ends_with("\nfetched"), "{answer:?}");
+    Ok(())
+}
+
+/// Answers one request; a client that is gone needs no answer.
+fn serve_page(mut client: TcpStream) {
+    let mut request = [0; 4096];
+    let _ = client.read(&mut request);
+    let _ = client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nfetched");
+}
+
+/// Says back what it hears.
+const ECHO: &str = "use IO::Socket::INET; my $s = IO::Socket::INET->new(Proto => 'udp', LocalPort => 7) or die; \
+    $| = 1; print qq(ready\\n); while (defined $s->recv(my $d, 65536)) { $s->send($d) }";
+
+fn a_udp_port_is_published(machine: &Machine) -> Result<()> {
+    import_debian(machine)?;
+    let docker = machine.docker();
+    docker.ok([
+        "run",
+        "-d",
+        "--name",
+        "echo",
+        "-p",
+        "127.0.0.1::7/udp",
+        "debian:small",
+        "perl",
+        "-e",
+        ECHO,
+    ])?;
+    let port = docker.ok(["port", "echo", "7/udp"])?;
+    let clients = (0..3).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<Vec<_>, _>>()?;
+    let mut ports = HashSet::new();
+    for (n, client) in clients.iter().enumerate() {
+        ensure!(ports.insert(client.local_addr()?.port()));
+        client.set_read_timeout(Some(Duration::from_secs(1)))?;
+        let datagram = vec![n as u8; 1 + 400 * n];
+        let mut heard = vec![0; 2000];
+        // What is sent before the program listens is lost, as datagrams are.
+        let answered = (0..LIMIT.as_secs()).find_map(|_| {
+            client.send_to(&datagram, &port).ok()?;
+            client.recv_from(&mut heard).ok()
+        });
+        let (length, from) = answered.context("no answer")?;
+        ensure!(heard[..length] == datagram && from.to_string() == port, "{length} bytes from {from}");
+    }
+    docker.ok(["rm", "-f", "echo"])?;
+    UdpSocket::bind(&port).context("the port is not free again")?;
+    Ok(())
+}
+
+/// Asks the container's name server by TCP for the IPv4 address of a name, and prints it (RFC 1035, section 4.2.2).
+const ASK_BY_TCP: &str = "use IO::Socket::INET; open my $f, '/etc/resolv.conf' or die; \
+    my ($server) = map { /^nameserver (\\S+)/ ? $1 : () } <$f>; \
+    my $q = pack('n6', 7, 0x100, 1, 0, 0, 0) . join('', map { pack 'C/a*', $_ } split /\\./, $ARGV[0]) . pack('Cn2', 0, 1, 1); \
+    my $s = IO::Socket::INET->new(PeerAddr => $server, PeerPort => 53) or die qq($server: $!); print $s pack('n/a*', $q); \
+    $s->flush; read $s, my $l, 2; read $s, my $a, unpack('n', $l); print join '.', unpack 'C4', substr $a, -4";
+
+/// The daemon's own mount namespace has a name in its hosts file that no server knows.
+fn a_name_that_only_the_host_knows(machine: &Machine) -> Result<()> {
+    import_debian(machine)?;
+    let hosts = machine.home().join("hosts");
+    std::fs::write(
+        &hosts,
+        "127.0.0.1 localhost\n203.0.113.77 only-here.test\n2001:db8::77 only-here.test\n",
+    )?;
+    machine.ok(&["stop"])?;
+    let caisson = machine.caisson(&[]);
+    let mut start = Command::new("unshare");
+    let output = machine
+        .as_user(&mut start)
+        .args(["--mount", "sh", "-ec", "mount --bind \"$1\" /etc/hosts; exec \"$2\" start", "sh"])
+        .arg(&hosts)
+        .arg(caisson.get_program())
+        .in_time()?;
+    ensure!(output.status.success(), "{}", told(&output));
+    let known = sh(machine, "nslookup only-here.test && nslookup -type=aaaa only-here.test")?.ok();
+    let by_tcp =
+        machine.docker().ok(["run", "--rm", "debian:small", "perl", "-e", ASK_BY_TCP, "only-here.test"]);
+    machine.ok(&["stop"])?;
+    machine.ok(&["start"])?;
+    let known = known?;
+    ensure!(known.contains("203.0.113.77") && known.contains("2001:db8::77"), "{known}");
+    let by_tcp = by_tcp?;
+    ensure!(by_tcp == "203.0.113.77", "{by_tcp}");
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! The machine's networks, seen from its host and from containers that do what they should not.
+
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::mpsc::TryRecvError;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use caisson_tests::bounded::accept;
+use caisson_tests::cli::Answer;
+use caisson_tests::machine::Machine;
+use caisson_tests::subject::Subject;
+
+use crate::egress::{accept_within, import_debian};
+use crate::inside::kill_engine;
+
+machine_cases![
+    a_listener_on_the_network_host_is_reached_on_the_hosts_loopback,
+    listeners_on_the_network_host_outlive_the_engine,
+    the_host_is_reached_from_the_network_host,
+    an_internal_network_is_shut_whatever_its_containers_do,
+    nobody_sends_under_anothers_address,
+    the_host_is_out_of_reach_by_vsock,
+    neighbours_meet_in_every_mode_of_ipvlan,
+    a_vlan_is_made_for_its_networks_and_goes_with_the_last,
+];
+
+/// `host.docker.internal`.
+const HOST: &str = "192.0.0.254";
+
+fn serve_on_host_network(machine: &Machine, name: &str, address: &str) -> Result<()> {
+    let serve = ["httpd", "-f", "-h", "/www", "-p", address];
+    machine.docker().ok([&["run", "-d", "--name", name, "--network", "host", "web"], &serve[..]].concat())?;
+    Ok(())
+}
+
+fn a_listener_on_the_network_host_is_reached_on_the_hosts_loopback(machine: &Machine) -> Result<()> {
+    serve_on_host_network(machine, "h-any", "28170")?;
+    serve_on_host_network(machine, "h-one", "127.0.0.1:28171")?;
+    for url in ["http://127.0.0.1:28170/", "http://[::1]:28170/", "http://127.0.0.1:28171/"] {
+        ensure!(machine.fetch(url)?.contains("web"), "{url}");
+    }
+    // Nowhere else on this computer: the number is free on its other addresses.
+    drop(TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), 28170)).context("open to others")?);
+    ensure!(machine.is_closed("http://127.0.0.1:15001/")?, "a listener of the machine's own");
+    let told = machine.docker().ok(["ps", "--filter", "name=h-any", "--format", "{{.Ports}}"])?;
+    ensure!(told.is_empty(), "nobody asked for a port: {told}");
+    machine.docker().ok(["rm", "-f", "h-any", "h-one"])?;
+    for url in ["http://127.0.0.1:28170/", "http://127.0.0.1:28171/"] {
+        ensure!(machine.is_closed(url)?, "{url} outlived its container");
+    }
+    Ok(())
+}
+
+fn listeners_on_the_network_host_outlive_the_engine(machine: &Machine) -> Result<()> {
+    serve_on_host_network(machine, "h-tough", "28172")?;
+    machine.fetch("http://127.0.0.1:28172/")?;
+    kill_engine(machine)?;
+    ensure!(machine.fetch("http://127.0.0.1:28172/")?.contains("web"));
+    machine.docker().ok(["rm", "-f", "h-tough"])?;
+    ensure!(machine.is_closed("http://127.0.0.1:28172/")?, "the port outlived its container");
+    Ok(())
+}
+
+fn the_host_is_reached_from_the_network_host(machine: &Machine) -> Result<()> {
+    let (listener, port) = crate::egress::listen()?;
+    let served = std::thread::spawn(move || -> Result<()> {
+        let (mut client, _) = accept(&listener, "the container on the network host")?;
+        Ok(client.write_all(b"welcome\n")?)
+    });
+    let ask = format!("nc host.docker.internal {port} </dev/null");
+    let heard = machine.docker().ok(["run", "--rm", "--network", "host", "busybox", "sh", "-c", &ask])?;
+    ensure!(heard == "welcome", "{heard}");
+    served.join().expect("it does not panic")
+}
+
+/// What a container with every right over its own network is told.
+fn as_admin(machine: &Machine, network: &str, script: &str) -> Result<Answer> {
+    let run = ["run", "--rm", "--cap-add", "NET_ADMIN", "--network", network, "busybox", "sh", "-c", script];
+    machine.docker().run(run)
+}
+
+fn gateway(machine: &Machine, network: &str) -> Result<String> {
+    machine.docker().ok(["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", network])
+}
+
+/// What became of a container's ask for the host's port.
+struct Outcome {
+    answer: Answer,
+    /// Whether the host saw a connection.
+    reached: bool,
+}
+
+impl Outcome {
+    fn is_through(&self) -> bool {
+        self.reached && self.answer.status == 0 && self.answer.out.contains("welcome")
+    }
+
+    fn is_shut(&self) -> bool {
+        !self.reached && self.answer.status != 0 && !self.answer.out.contains("welcome")
+    }
+}
+
+/// Runs a script that asks for a port of the host's, which is `$port`, and then has its end.
+fn ask_the_host(machine: &Machine, network: &str, script: &str) -> Result<Outcome> {
+    let (listener, port) = crate::egress::listen()?;
+    let (asked, ended) = std::sync::mpsc::channel::<()>();
+    let served = std::thread::spawn(move || -> Result<bool> {
+        loop {
+            if let Some(mut client) = accept_within(&listener, Duration::from_millis(100))? {
+                client.write_all(b"welcome\n")?;
+                return Ok(true);
+            }
+            // Whoever has not come by now is still in the line or does not come.
+            if ended.try_recv().is_err_and(|error| error == TryRecvError::Disconnected) {
+                return Ok(accept_within(&listener, Duration::ZERO)?.is_some());
+            }
+        }
+    });
+    let answer = as_admin(machine, network, &format!("port={port}; {script}"));
+    drop(asked);
+    let reached = served.join().expect("it does not panic")?;
+    Ok(Outcome { answer: answer?, reached })
+}
+
+/// What gets out of one network does not get out of the other, which differs in nothing but that it is internal.
+fn an_internal_network_is_shut_whatever_its_containers_do(machine: &Machine) -> Result<()> {
+    let docker = machine.docker();
+    for (network, internal) in [("m-outer", false), ("m-inner", true)] {
+        docker.ok(["network", "create", &format!("--internal={internal}"), network])?;
+        let way_out = format!("ip route replace default via {} && ", gateway(machine, network)?);
+        let ask = format!("{way_out}nc -w 5 {HOST} $port </dev/null");
+        let outcome = ask_the_host(machine, network, &ask)?;
+        let as_wanted = if internal { outcome.is_shut() } else { outcome.is_through() };
+        ensure!(as_wanted, "{network}: {:?}, reached: {}", outcome.answer, outcome.reached);
+        let ask = format!("{way_out}nslookup -timeout=5 host.docker.internal 192.0.0.253");
+        let answer = as_admin(machine, network, &ask)?;
+        ensure!((answer.status == 0) != internal, "{network}: {answer:?}");
+        docker.ok(["network", "rm", network])?;
+    }
+    Ok(())
+}
+
+/// What gets out under the container's own address does not get out under another one.
+fn nobody_sends_under_anothers_address(machine: &Machine) -> Result<()> {
+    let docker = machine.docker();
+    docker.ok(["network", "create", "m-honest"])?;
+    let at = gateway(machine, "m-honest")?;
+    for (address, honest) in [("$(hostname -i)", true), ("10.250.0.9", false)] {
+        let pose = format!("a={address}; ip addr add $a/32 dev eth0; ip route del default");
+        let ask = format!("{pose}; ip route add default via {at} src $a && nc -w 5 {HOST} $port </dev/null");
+        let outcome = ask_the_host(machine, "m-honest", &ask)?;
+        let as_wanted = if honest { outcome.is_through() } else { outcome.is_shut() };
+        ensure!(as_wanted, "{address}: {:?}, reached: {}", outcome.answer, outcome.reached);
+    }
+    docker.ok(["network", "rm", "m-honest"])?;
+    Ok(())
+}
+
+fn the_host_is_out_of_reach_by_vsock(machine: &Machine) -> Result<()> {
+    import_debian(machine)?;
+    // AF_VSOCK, SOCK_STREAM.
+    let ask = "socket(my $s, 40, 1, 0) or die qq($!\\n); print qq(open\\n)";
+    let answer = machine.docker().run(["run", "--rm", "debian:small", "perl", "-e", ask])?;
+    ensure!(answer.status != 0 && answer.err.contains("Operation not permitted"), "{answer:?}");
+    Ok(())
+}
+
+fn neighbours_meet_in_every_mode_of_ipvlan(machine: &Machine) -> Result<()> {
+    let docker = machine.docker();
+    for mode in ["l2", "l3", "l3s"] {
+        let option = format!("ipvlan_mode={mode}");
+        docker.ok(["network", "create", "-d", "ipvlan", "-o", &option, "m-ipvlan"])?;
+        docker.ok(["run", "-d", "--name", "m-neighbour", "--network", "m-ipvlan", "web"])?;
+        let ask = "wget -qO- http://m-neighbour/; ip route";
+        let told = docker.ok(["run", "--rm", "--network", "m-ipvlan", "busybox", "sh", "-c", ask])?;
+        let way_out = if mode == "l2" { "default via" } else { "default dev eth0" };
+        ensure!(told.contains("web") && told.contains(way_out), "{mode}: {told}");
+        docker.ok(["rm", "-f", "m-neighbour"])?;
+        docker.ok(["network", "rm", "m-ipvlan"])?;
+    }
+    Ok(())
+}
+
+fn a_vlan_is_made_for_its_networks_and_goes_with_the_last(machine: &Machine) -> Result<()> {
+    let docker = machine.docker();
+    let on_machine = |script: &str| {
+        docker.ok(["run", "--rm", "--privileged", "--network", "host", "busybox", "sh", "-c", script])
+    };
+    on_machine("ip link add wire0 type dummy && ip link set wire0 up")?;
+    docker.ok(["network", "create", "-d", "macvlan", "-o", "parent=wire0.10", "m-one"])?;
+    docker.ok(["network", "create", "-d", "macvlan", "-o", "parent=wire0.10", "m-two"])?;
+    let devices = "cd /sys/class/net; echo wire0*";
+    ensure!(on_machine(devices)? == "wire0 wire0.10");
+    docker.ok(["run", "-d", "--name", "m-tagged", "--network", "m-two", "web"])?;
+    docker.ok(["network", "rm", "m-one"])?;
+    let page =
+        docker.ok(["run", "--rm", "--network", "m-two", "busybox", "wget", "-qO-", "http://m-tagged/"])?;
+    ensure!(page.contains("web"), "{page}");
+    docker.ok(["rm", "-f", "m-tagged"])?;
+    docker.ok(["network", "rm", "m-two"])?;
+    ensure!(on_machine(devices)? == "wire0", "the VLAN is left");
+    on_machine("ip link del wire0")?;
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! `docker commit`: an image of a container as it is.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread::JoinHandle;
+
+use caisson_docker_api::container::Config;
+use caisson_images::files::{Ids, Packed, pack};
+use caisson_images::{CommitOptions, HealthConfig, ImageId, Reference, RunConfig, apply_changes};
+use tracing::warn;
+
+use super::state::State;
+use super::{Containers, Handle};
+use crate::error::{ApiError, chain};
+
+/// What is asked of a commit.
+#[derive(Debug, Default)]
+pub(crate) struct CommitWishes {
+    /// The image's name.
+    pub(crate) reference: Option<Reference>,
+    pub(crate) author: String,
+    pub(crate) comment: String,
+    /// The container stands still meanwhile.
+    pub(crate) pause: bool,
+    /// Dockerfile instructions.
+    pub(crate) changes: Vec<String>,
+    /// In place of the container's own configuration, which fills what this leaves open.
+    pub(crate) config: Option<Config>,
+}
+
+impl Containers {
+    /// Makes an image of a container; its id.
+    pub(crate) async fn commit(&self, handle: &Handle, wishes: CommitWishes) -> Result<ImageId, ApiError> {
+        let state = handle.state();
+        if matches!(state, State::Removing(_) | State::Removed) {
+            return Err(ApiError::conflict(format!(
+                "You cannot commit container {} which is being removed",
+                handle.id
+            )));
+        }
+        let pause = wishes.pause && state.running().is_some_and(|running| !running.paused);
+        // As in dockerd, one that cannot be paused is committed as it runs.
+        let paused = pause && handle.pause().await.is_ok();
+        let committed = self.commit_as_it_is(handle, wishes).await;
+        if paused && let Err(error) = handle.unpause().await {
+            warn!(id = handle.short_id(), %error, "a container that was paused for a commit does not go on");
+        }
+        committed
+    }
+
+    async fn commit_as_it_is(&self, handle: &Handle, wishes: CommitWishes) -> Result<ImageId, ApiError> {
+        let definition = handle.definition();
+        let own = run_config(&definition.config);
+        let mut config = wishes.config.as_ref().map_or_else(|| own.clone(), run_config);
+        apply_changes(&mut config, &wishes.changes).map_err(|e| ApiError::invalid(chain(&e)))?;
+        fill(&mut config, &own);
+        let parent =
+            (!definition.image.is_empty()).then(|| definition.image.parse().map(ImageId)).transpose();
+        let parent = parent.map_err(|e| ApiError::from_chain("the container's image has no id", &e))?;
+        let reference = wishes.reference.clone();
+        let options = CommitOptions {
+            parent,
+            reference: wishes.reference,
+            author: wishes.author,
+            message: wishes.comment.clone(),
+            created_by: definition.config.cmd.as_ref().map(|cmd| cmd.0.join(" ")).unwrap_or_default(),
+            config,
+        };
+        let ground = self.ground.clone();
+        let upper = self.directory(&definition.id).upper();
+        let work = move || {
+            let layer =
+                Packing::of(File::open(upper).map_err(|e| failed(&e))?.into()).map_err(|e| failed(&e))?;
+            ground.images.commit(layer, &options).map_err(|e| crate::images::error(&e))
+        };
+        let id = tokio::task::spawn_blocking(work).await??;
+        let told = [
+            ("comment", wishes.comment),
+            ("imageID", id.to_string()),
+            ("imageRef", reference.map(|name| name.familiar()).unwrap_or_default()),
+        ];
+        self.ground.tell(&definition, "commit", &told);
+        Ok(id)
+    }
+}
+
+fn failed(error: &io::Error) -> ApiError {
+    ApiError::from_chain("could not read the container's layer", error)
+}
+
+/// The container's layer as a tar, packed by a thread while it is read. A failure of packing is one of reading: an archive
+/// that is cut short could be read as a whole one.
+struct Packing {
+    archive: PipeReader,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Packing {
+    fn of(upper: OwnedFd) -> io::Result<Self> {
+        let (archive, writer) = io::pipe()?;
+        let writer = io::BufWriter::with_capacity(64 << 10, writer);
+        let pack = move || pack(upper.as_fd(), OsStr::new("."), b"", Packed::Layer, &Ids::default(), writer);
+        let thread = std::thread::Builder::new().name("commit".into()).spawn(pack)?;
+        Ok(Self { archive, thread: Some(thread) })
+    }
+}
+
+impl Read for Packing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.archive.read(buffer)?;
+        if read == 0
+            && !buffer.is_empty()
+            && let Some(thread) = self.thread.take()
+        {
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("packing the layer failed")))?;
+        }
+        Ok(read)
+    }
+}
+
+/// What of a container's configuration an image has.
+fn run_config(config: &Config) -> RunConfig {
+    let words =
+        |words: &Option<caisson_docker_api::container::Strings>| words.as_ref().map(|words| words.0.clone());
+    let keys = |map: &Option<std::collections::BTreeMap<String, caisson_docker_api::Empty>>| {
+        map.iter().flatten().map(|(key, _)| (key.clone(), caisson_images::Empty)).collect()
+    };
+    RunConfig {
+        user: config.user.clone(),
+        exposed_ports: keys(&config.exposed_ports),
+        env: config.env.clone().unwrap_or_default(),
+        entrypoint: words(&config.entrypoint),
+        cmd: words(&config.cmd),
+        healthcheck: config.healthcheck.as_ref().map(|health| HealthConfig {
+            test: health.test.clone().unwrap_or_default(),
+            interval: health.interval,
+            timeout: health.timeout,
+            start_period: health.start_period,
+            start_interval: health.start_interval,
+            retries: health.retries,
+        }),
+        args_escaped: config.args_escaped,
+        volumes: keys(&config.volumes),
+        working_dir: config.working_dir.clone(),
+        on_build: config.on_build.clone().unwrap_or_default(),
+        labels: config.labels.clone().unwrap_or_default(),
+        stop_signal: config.stop_signal.clone(),
+        stop_timeout: config.stop_timeout.map(i64::from),
+        shell: words(&config.shell),
+    }
+}
+
+/// Fills in what was left open, as dockerd merges the two.
+fn fill(config: &mut RunConfig, own: &RunConfig) {
+    let or = |text: &mut String, other: &str| {
+        if text.is_empty() {
+            text.push_str(other);
+        }
+    };
+    or(&mut config.user, &own.user);
+    or(&mut config.working_dir, &own.working_dir);
+    or(&mut config.stop_signal, &own.stop_signal);
+    config.exposed_ports.extend(own.exposed_ports.clone());
+    config.volumes.extend(own.volumes.clone());
+    let name = |entry: &str| entry.split('=').next().map(str::to_owned);
+    for entry in &own.env {
+        if !config.env.iter().any(|known| name(known) == name(entry)) {
+            config.env.push(entry.clone());
+        }
+    }
+    for (key, value) in &own.labels {
+        config.labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    if config.entrypoint.as_ref().is_none_or(Vec::is_empty) {
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+            config.cmd.clone_from(&own.cmd);
+        }
+        if config.entrypoint.is_none() {
+            config.entrypoint.clone_from(&own.entrypoint);
+        }
+    }
+    match (&mut config.healthcheck, &own.healthcheck) {
+        (Some(asked), Some(own)) => fill_health(asked, own),
+        (asked @ None, own) => asked.clone_from(own),
+        (Some(_), None) => {}
+    }
+}
+
+/// What of a health check was left open: an empty test, and what is zero.
+fn fill_health(asked: &mut HealthConfig, own: &HealthConfig) {
+    if asked.test.is_empty() {
+        asked.test.clone_from(&own.test);
+    }
+    for (asked, own) in [
+        (&mut asked.interval, own.interval),
+        (&mut asked.timeout, own.timeout),
+        (&mut asked.start_period, own.start_period),
+        (&mut asked.start_interval, own.start_interval),
+        (&mut asked.retries, own.retries),
+    ] {
+        if *asked == 0 {
+            *asked = own;
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The machine's way out, on a thread of its own: whatever containers send must not keep the agent from its work.
+
+use std::io;
+
+use anyhow::Context;
+use caisson_egress::{DNS_ADDRESS, Egress, Host};
+use caisson_guest_proto::HOST_EGRESS;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+use crate::modules;
+use crate::vsock::VsockStream;
+
+/// Where `/etc/resolv.conf` leads.
+const RESOLV_CONF: &str = "/run/resolv.conf";
+
+/// Starts it; tells when it is open. Without it the machine runs all the same, and the log says what is missing.
+pub(crate) fn start() -> watch::Receiver<bool> {
+    if let Err(error) = std::fs::write(RESOLV_CONF, format!("nameserver {DNS_ADDRESS}\n")) {
+        tracing::warn!("could not write {RESOLV_CONF}: {error}");
+    }
+    let (open, opened) = watch::channel(false);
+    let run = move || {
+        modules::load_ahead(&caisson_egress::MODULES);
+        if let Err(error) = run(&open) {
+            tracing::error!("nothing can leave the machine: {error:#}");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("egress".into()).spawn(run) {
+        tracing::error!("nothing can leave the machine: {error}");
+    }
+    opened
+}
+
+fn run(open: &watch::Sender<bool>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .context("could not start the event loop")?;
+    LocalSet::new().block_on(&runtime, async {
+        let egress = Egress::prepare()?;
+        tracing::info!("the way out is open");
+        open.send_replace(true);
+        egress.run(Vsock).await;
+        Ok(())
+    })
+}
+
+#[derive(Clone)]
+struct Vsock;
+
+impl Host for Vsock {
+    type Stream = VsockStream;
+
+    async fn open(&self) -> io::Result<VsockStream> {
+        VsockStream::connect(HOST_EGRESS).await
+    }
+}

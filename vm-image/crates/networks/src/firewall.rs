@@ -1,0 +1,202 @@
+//! What passes between networks, and between them and the rest: one table of the kernel's packet filter.
+//!
+//! The table is made anew from the records at each change and replaces the one before it in one transaction; nothing is
+//! read back. So it is right after a start, whatever a crash left, and `nft list table inet caisson` shows all of it.
+//!
+//! - Nobody is somebody else: what leaves a bridge has an address of its network, whatever rights its sender has (`raw`).
+//! - An internal network's packets stay in it. That is seen to before anything else looks at them (`raw`), so a container
+//!   that makes itself a route goes nowhere, not by the machine's way out either.
+//! - Networks are apart: what comes from one of our bridges does not leave by another (`passing`), but to the published
+//!   ports of a network that is routed.
+//! - Nobody comes in but in answer, or through a published port: an address of a container is not reachable from other
+//!   machines, even if they have a route to it, unless its network says so (`gateway_mode`).
+//! - What leaves gets this system's address, unless the network says otherwise (`translation`).
+//! - A published port leads from other machines straight to the container, which sees the client's own address. Ports of
+//!   one loopback address are none of the rules' business: they are served by a socket that only this system reaches.
+//!
+//! Containers that ask for a published port of this system are served by its socket, too: the rules let what comes from
+//! our own bridges pass to it, so that networks stay apart. In the machine the sockets are those of its host, and rules
+//! lead containers that ask for a port at a gateway's address to where it leads.
+
+mod passing;
+mod raw;
+mod translation;
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use caisson_guest_proto::PortProtocol;
+use caisson_nftables::{Family, Kernel, Key, Rule, Table, Value, nfproto};
+
+use crate::Subnet;
+use crate::book::{Book, NetworkRecord, PortRecord};
+use crate::drivers::{BridgeOptions, GatewayMode};
+
+/// The table's name, for those who look.
+const TABLE: &str = "caisson";
+
+/// Whether this system passes packets on.
+const FORWARD_IPV4: &str = "/proc/sys/net/ipv4/ip_forward";
+const FORWARD_IPV6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+
+/// The rules of one engine.
+#[derive(Debug)]
+pub(crate) struct Firewall {
+    /// Whether ports are opened on this system, so that rules may lead to containers.
+    native: bool,
+    /// What the kernel has. Held while it is replaced: the last one to ask is the last one to write.
+    written: Mutex<Option<Table>>,
+}
+
+/// Why the rules are not what they should be.
+#[derive(Debug, thiserror::Error)]
+#[error("could not set the rules between networks")]
+pub struct FirewallError(#[source] io::Error);
+
+impl Firewall {
+    pub(crate) fn new(native: bool) -> Self {
+        Self { native, written: Mutex::default() }
+    }
+
+    /// Makes the kernel's table what the records say; `bridges` are the networks whose devices are there, with the
+    /// devices' names. Blocks for the kernel.
+    pub(crate) fn refresh(
+        &self,
+        ports: impl FnOnce() -> Vec<PortRecord>,
+        bridges: &[(NetworkRecord, String)],
+    ) -> Result<(), FirewallError> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = table(bridges, &ports(), self.native);
+        if written.as_ref() == Some(&table) {
+            return Ok(());
+        }
+        if bridges.is_empty() {
+            self.clear(&mut written)
+        } else {
+            // A system that may not be made a router connects its containers all the same.
+            if let Err(error) = pass_packets_on(bridges) {
+                tracing::warn!(%error, "this system does not pass packets on: containers have no way out");
+            }
+            Kernel::open()
+                .and_then(|kernel| kernel.replace(&table).map_err(io::Error::other))
+                .map_err(FirewallError)?;
+            *written = Some(table);
+            Ok(())
+        }
+    }
+
+    fn clear(&self, written: &mut Option<Table>) -> Result<(), FirewallError> {
+        let deleted = Kernel::open()
+            .and_then(|kernel| kernel.delete(Family::Inet, TABLE).map_err(io::Error::other))
+            .map_err(FirewallError);
+        *written = None;
+        deleted
+    }
+}
+
+/// The published ports on record.
+pub(crate) fn ports(book: &Book) -> Vec<PortRecord> {
+    book.sandboxes().flat_map(|sandbox| sandbox.ports.iter().cloned()).collect()
+}
+
+/// Switches on what a router does.
+fn pass_packets_on(bridges: &[(NetworkRecord, String)]) -> io::Result<()> {
+    let ipv6 = bridges.iter().any(|(network, _)| network.pools_of(false).next().is_some());
+    for (switch, wanted) in [(FORWARD_IPV4, true), (FORWARD_IPV6, ipv6)] {
+        let is_on = || std::fs::read_to_string(switch).is_ok_and(|text| text.trim() == "1");
+        if wanted && Path::new(switch).exists() && !is_on() {
+            std::fs::write(switch, "1")?;
+        }
+    }
+    Ok(())
+}
+
+/// A network with a bridge, as rules see it.
+struct Bridge<'a> {
+    name: &'a str,
+    device: &'a str,
+    internal: bool,
+    options: BridgeOptions,
+    /// The ranges of IPv4 and of IPv6.
+    ranges: [Vec<Subnet>; 2],
+    /// This system's own addresses on it.
+    gateways: Vec<IpAddr>,
+}
+
+impl<'a> Bridge<'a> {
+    /// `None` for one whose options cannot be read, which was refused when it was to be made.
+    fn of((network, device): &'a (NetworkRecord, String)) -> Option<Self> {
+        Some(Self {
+            name: &network.name,
+            device,
+            internal: network.internal,
+            options: BridgeOptions::of(network).ok()?,
+            ranges: [true, false].map(|ipv4| network.pools_of(ipv4).map(|pool| pool.subnet).collect()),
+            gateways: network.active_pools().filter_map(|pool| pool.gateway).collect(),
+        })
+    }
+
+    fn ranges(&self, ipv4: bool) -> &[Subnet] {
+        &self.ranges[usize::from(!ipv4)]
+    }
+
+    fn is_routed(&self, ipv4: bool) -> bool {
+        self.options.mode(ipv4) == GatewayMode::Routed
+    }
+
+    /// Whether an address is of one of its networks.
+    fn holds(&self, address: IpAddr) -> bool {
+        self.ranges.iter().flatten().any(|range| range.contains(address))
+    }
+
+    /// What comes from it.
+    fn from(&self) -> Rule {
+        Rule::new().is(Key::IifName, self.device)
+    }
+
+    /// What comes in from elsewhere.
+    fn entering(&self) -> Rule {
+        Rule::new().is(Key::OifName, self.device).is_not(Key::IifName, self.device)
+    }
+
+    fn comment(&self, rule: Rule, what: &str) -> Rule {
+        rule.comment(format!("{}: {what}", self.name))
+    }
+}
+
+fn table(networks: &[(NetworkRecord, String)], ports: &[PortRecord], native: bool) -> Table {
+    let bridges: Vec<Bridge<'_>> = networks.iter().filter_map(Bridge::of).collect();
+    let table = Table::new(Family::Inet, TABLE).chain(raw::nowhere(&bridges));
+    // What leaves the machine does not pass through it. Elsewhere packets within a bridge may be seen there as well, by
+    // br_netfilter, and are none of ours.
+    let table = if native { table } else { table.chain(raw::posing(&bridges)) };
+    table
+        .chain(passing::chain(&bridges, ports, native))
+        .chain(translation::destinations(&bridges, ports, native))
+        .chain(translation::sources(&bridges, native))
+}
+
+fn net(range: Subnet) -> Value {
+    Value::Net(range.base(), range.prefix())
+}
+
+fn family(ipv4: bool) -> u8 {
+    if ipv4 { nfproto::IPV4 } else { nfproto::IPV6 }
+}
+
+fn source(ipv4: bool) -> Key {
+    if ipv4 { Key::Ip4Saddr } else { Key::Ip6Saddr }
+}
+
+fn destination(ipv4: bool) -> Key {
+    if ipv4 { Key::Ip4Daddr } else { Key::Ip6Daddr }
+}
+
+fn port_of(protocol: PortProtocol) -> Key {
+    match protocol {
+        PortProtocol::Tcp => Key::TcpDport,
+        PortProtocol::Udp => Key::UdpDport,
+    }
+}

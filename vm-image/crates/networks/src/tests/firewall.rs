@@ -1,0 +1,240 @@
+//! What passes between networks, and from another machine.
+
+use std::process::Command;
+
+use super::*;
+use crate::CreateRequest;
+
+/// Another machine: a namespace with a cable to this system, whose router this system is.
+struct OtherMachine(Netns, #[expect(dead_code, reason = "holds the namespace's file")] tempfile::TempDir);
+
+const OURS: &str = "203.0.113.1";
+const THEIRS: &str = "203.0.113.2";
+
+impl OtherMachine {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (netns, ()) = netns::create(&dir.path().join("ns"), || Ok(())).unwrap();
+        let file = dir.path().join("ns");
+        run(&["ip", "link", "add", "wire0", "type", "veth", "peer", "name", "wire1"]);
+        run(&["ip", "addr", "add", &format!("{OURS}/24"), "dev", "wire0"]);
+        run(&["ip", "link", "set", "wire0", "up"]);
+        let own = Netns::current().unwrap();
+        drop(own);
+        run(&["sh", "-c", &format!("ip link set wire1 netns {}", pid_file(&file))]);
+        let machine = Self(netns, dir);
+        machine.inside(|| {
+            run(&["ip", "link", "set", "lo", "up"]);
+            run(&["ip", "addr", "add", &format!("{THEIRS}/24"), "dev", "wire1"]);
+            run(&["ip", "link", "set", "wire1", "up"]);
+            run(&["ip", "route", "add", "default", "via", OURS]);
+        });
+        machine
+    }
+
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        netns::enter(&self.0, || Ok(work())).unwrap()
+    }
+}
+
+/// `ip` takes a namespace by its path.
+fn pid_file(path: &std::path::Path) -> String {
+    path.display().to_string()
+}
+
+fn run(command: &[&str]) {
+    let output = Command::new(command[0]).args(&command[1..]).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn cannot_connect(to: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&to, Duration::from_millis(400)).is_err()
+}
+
+fn plain(name: &str) -> CreateRequest {
+    CreateRequest { name: name.into(), ..CreateRequest::default() }
+}
+
+#[test]
+fn networks_are_apart_and_internal_ones_shut() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        networks.create(plain("one")).await.unwrap();
+        networks.create(plain("two")).await.unwrap();
+        networks.create(CreateRequest { internal: true, ..plain("inner") }).await.unwrap();
+        let a = networks.attach(on("one", "a", vec![])).await.unwrap();
+        let b = networks.attach(on("two", "b", vec![])).await.unwrap();
+        let c = networks.attach(on("one", "c", vec![])).await.unwrap();
+        let _servers = [listen_in(&a), listen_in(&b)];
+        let at = |sandbox: &Sandbox| SocketAddr::new(address(sandbox), 80);
+        assert!(inside(&b, || Ok(cannot_connect(at(&a)))), "from another network");
+        drop(inside(&c, || connect(at(&a))));
+        assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap().trim(), "1");
+        let i = networks.attach(on("inner", "i", vec![])).await.unwrap();
+        let (i_at, _server) = (at(&i), listen_in(&i));
+        assert!(inside(&c, || Ok(cannot_connect(i_at))), "into an internal network");
+    });
+}
+
+#[test]
+fn another_machine_reaches_published_ports_and_nothing_else() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        let other = OtherMachine::new();
+        let wishes = vec![
+            publish(None, HostPorts::exactly(8080)),
+            publish(Some("127.0.0.1"), HostPorts::exactly(8081)),
+        ];
+        let web = networks.attach(request("web", wishes)).await.unwrap();
+        let server = listen_in(&web);
+        let published = |port| SocketAddr::new(OURS.parse().unwrap(), port);
+        let client = other.inside(|| connect(published(8080)).unwrap());
+        let (served, from) = server.accept().unwrap();
+        assert_eq!(from.ip().to_string(), THEIRS, "the client's own address");
+        drop((client, served));
+        assert!(other.inside(|| cannot_connect(published(8081))), "a port of this system's loopback only");
+        let direct = SocketAddr::new(address(&web), 80);
+        assert!(other.inside(|| cannot_connect(direct)), "past the published port");
+        // This system itself, and other networks' containers by it, are served by its socket.
+        converse(connect(published(8080)).unwrap(), &server);
+        networks.create(plain("else")).await.unwrap();
+        let elsewhere = networks.attach(on("else", "e", vec![])).await.unwrap();
+        converse(inside(&elsewhere, || connect(published(8080))), &server);
+        converse(inside(&web, || connect(published(8080))), &server);
+
+        let theirs = other.inside(|| TcpListener::bind((THEIRS, 9000)).unwrap());
+        let out = inside(&web, || connect(SocketAddr::new(THEIRS.parse().unwrap(), 9000)));
+        let (_, from) = theirs.accept().unwrap();
+        assert_eq!(from.ip().to_string(), OURS, "what leaves has this system's address");
+        drop(out);
+
+        networks.detach("web").await.unwrap();
+        assert!(other.inside(|| cannot_connect(published(8080))));
+        let next = networks.attach(request("next", vec![])).await.unwrap();
+        assert_eq!(address(&next), address(&web));
+        let _server = listen_in(&next);
+        assert!(other.inside(|| cannot_connect(published(8080))), "no rule is left for whoever comes next");
+    });
+}
+
+fn with_option(name: &str, option: &str, value: &str) -> CreateRequest {
+    CreateRequest { options: [(option.to_owned(), value.to_owned())].into(), ..plain(name) }
+}
+
+#[test]
+fn a_networks_gateway_mode_says_who_comes_in() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        let other = OtherMachine::new();
+        const MODE: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+        const TRUSTED: &str = "com.docker.network.bridge.trusted_host_interfaces";
+        networks.create(with_option("routed", MODE, "routed")).await.unwrap();
+        networks.create(with_option("bare", MODE, "nat-unprotected")).await.unwrap();
+        networks.create(with_option("trusting", TRUSTED, "nosuch0:wire0")).await.unwrap();
+        networks.create(plain("plain")).await.unwrap();
+        let client = networks.attach(on("plain", "client", vec![])).await.unwrap();
+        let port = || vec![publish(None, HostPorts::Ephemeral)];
+        // From another machine, and from another network, to a port that is published and to one that is not.
+        for (network, expected) in [
+            ("routed", [true, true, false, false]),
+            ("bare", [true, false, true, false]),
+            ("trusting", [true, false, false, false]),
+            ("plain", [false, false, false, false]),
+        ] {
+            let shown = networks.attach(on(network, "shown", port())).await.unwrap();
+            let hidden = networks.attach(on(network, "hidden", vec![])).await.unwrap();
+            let _servers = [listen_in(&shown), listen_in(&hidden)];
+            let at = |sandbox: &Sandbox| SocketAddr::new(address(sandbox), 80);
+            let from_client = |to| network != "plain" && inside(&client, || Ok(!cannot_connect(to)));
+            let reached = [
+                other.inside(|| !cannot_connect(at(&shown))),
+                from_client(at(&shown)),
+                other.inside(|| !cannot_connect(at(&hidden))),
+                from_client(at(&hidden)),
+            ];
+            assert_eq!(reached, expected, "{network}");
+            let ephemeral = shown.published.iter().filter(|port| port.host_port.0 == 0).count();
+            assert_eq!(ephemeral, usize::from(network == "routed"), "a port of its own needs none of ours");
+            for container in ["shown", "hidden"] {
+                networks.detach(container).await.unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn what_leaves_has_the_address_that_its_network_says() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        let other = OtherMachine::new();
+        run(&["ip", "addr", "add", "203.0.113.77/24", "dev", "wire0"]);
+        let source = with_option("source", "com.docker.network.host_ipv4", "203.0.113.77");
+        networks.create(source).await.unwrap();
+        let sandbox = networks.attach(on("source", "s", vec![])).await.unwrap();
+        let theirs = other.inside(|| TcpListener::bind((THEIRS, 9000)).unwrap());
+        let _out = inside(&sandbox, || connect(SocketAddr::new(THEIRS.parse().unwrap(), 9000)));
+        assert_eq!(theirs.accept().unwrap().1.ip().to_string(), "203.0.113.77");
+    });
+}
+
+/// Whatever rights a container has over its own network.
+#[test]
+fn no_route_leads_out_of_an_internal_network_and_nobody_poses_as_another() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        let other = OtherMachine::new();
+        let theirs = other.inside(|| TcpListener::bind((THEIRS, 9000)).unwrap());
+        let there = SocketAddr::new(THEIRS.parse().unwrap(), 9000);
+        networks.create(CreateRequest { internal: true, ..plain("inner") }).await.unwrap();
+        let inner = networks.attach(on("inner", "i", vec![])).await.unwrap();
+        let gateway = networks.inspect("inner").unwrap().pools[0].gateway.unwrap().to_string();
+        // A packet is counted where it is dropped: before anybody else could have taken it.
+        let dropped = |comment: &str| {
+            let listed = Command::new("nft").args(["list", "table", "inet", "caisson"]).output().unwrap();
+            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+            listed.lines().any(|line| line.contains(comment) && !line.contains("packets 0"))
+        };
+        inside(&inner, || {
+            run(&["ip", "route", "add", "default", "via", &gateway]);
+            assert!(cannot_connect(there));
+            Ok(())
+        });
+        assert!(dropped("inner: internal, nobody gets out"));
+
+        let liar = networks.attach(on("bridge", "liar", vec![])).await.unwrap();
+        inside(&liar, || {
+            drop(connect(there)?);
+            run(&["ip", "addr", "add", "10.250.0.9/32", "dev", "eth0"]);
+            run(&["ip", "route", "replace", "default", "via", "172.17.0.1", "src", "10.250.0.9"]);
+            assert!(cannot_connect(there));
+            Ok(())
+        });
+        assert_eq!(theirs.accept().unwrap().1.ip().to_string(), OURS, "under its own address it got out");
+        assert!(dropped("bridge: nobody has another's address"));
+    });
+}
+
+#[test]
+fn the_rules_are_what_the_records_say_after_a_kill() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        let other = OtherMachine::new();
+        let web =
+            networks.attach(request("web", vec![publish(None, HostPorts::exactly(8080))])).await.unwrap();
+        let server = listen_in(&web);
+        let ports = networks.shared.book().sandbox("web").unwrap().ports.clone();
+        networks.shared.ports.close(&ports).await;
+        drop(networks);
+        let kernel = caisson_nftables::Kernel::open().unwrap();
+        kernel.delete(caisson_nftables::Family::Inet, "caisson").unwrap();
+        let again = home.open().await;
+        again.restore(&["web".to_owned()]).await;
+        let client = other.inside(|| connect(SocketAddr::new(OURS.parse().unwrap(), 8080)).unwrap());
+        assert_eq!(server.accept().unwrap().1.ip().to_string(), THEIRS);
+        drop(client);
+        again.detach("web").await.unwrap();
+        again.close().await;
+        let left = Command::new("nft").args(["list", "tables"]).output().unwrap();
+        assert!(!String::from_utf8_lossy(&left.stdout).contains("caisson"), "nothing is left");
+    });
+}

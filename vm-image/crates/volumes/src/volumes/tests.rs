@@ -1,0 +1,179 @@
+use super::*;
+
+fn named(name: &str) -> NewVolume {
+    NewVolume { name: name.to_owned(), ..NewVolume::default() }
+}
+
+fn options(pairs: &[(&str, &str)]) -> Option<BTreeMap<String, String>> {
+    Some(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+}
+
+fn names(volumes: &Volumes) -> Vec<String> {
+    volumes.list().into_iter().map(|volume| volume.name).collect()
+}
+
+#[test]
+fn a_volume_is_made_once_and_found_again() {
+    let root = tempfile::tempdir().unwrap();
+    let volumes = Volumes::open(root.path()).unwrap();
+    let new = NewVolume { labels: options(&[("a", "b")]), ..named("data") };
+    let (made, first) = volumes.create(new, None).unwrap();
+    let (same, second) = volumes.create(named("data"), None).unwrap();
+    assert!(first && !second);
+    assert_eq!(same.labels, options(&[("a", "b")]), "the labels of the first word stay");
+    fs::write(made.path.join("file"), "kept").unwrap();
+    let again = Volumes::open(root.path()).unwrap().get("data").unwrap();
+    assert_eq!((again.created, again.labels, again.options), (made.created, made.labels, None));
+    assert_eq!(fs::read_to_string(again.path.join("file")).unwrap(), "kept");
+}
+
+#[test]
+fn a_volume_without_a_name_gets_one_and_a_label() {
+    let root = tempfile::tempdir().unwrap();
+    let volumes = Volumes::open(root.path()).unwrap();
+    let (volume, _) = volumes.create(NewVolume::default(), Some("c1")).unwrap();
+    assert!(volume.is_anonymous() && volume.name.len() == 64);
+    assert_eq!(volumes.holders(&volume.name), ["c1"]);
+}
+
+#[test]
+fn what_is_held_is_not_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let volumes = Volumes::open(root.path()).unwrap();
+    volumes.create(named("data"), Some("c2")).unwrap();
+    volumes.hold("data", "c1").unwrap();
+    let refused = volumes.remove("data").unwrap_err();
+    assert_eq!(refused.to_string(), "remove data: volume is in use - [c1, c2]");
+    volumes.release("data", "c1");
+    volumes.release("data", "c2");
+    volumes.remove("data").unwrap();
+    assert_eq!(volumes.remove("data").unwrap_err().to_string(), "get data: no such volume");
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0, "nothing is left on disk");
+}
+
+#[test]
+fn a_crash_leaves_whole_volumes_only() {
+    let root = tempfile::tempdir().unwrap();
+    let volumes = Volumes::open(root.path()).unwrap();
+    volumes.create(named("whole"), None).unwrap();
+    // A kill while one was being made: before its record was written, and before it got its name.
+    fs::create_dir_all(root.path().join(".new-1/_data")).unwrap();
+    fs::create_dir_all(root.path().join(".new-2/_data")).unwrap();
+    fs::write(root.path().join(".new-2/volume.json"), "{}").unwrap();
+    // A kill while one was being removed.
+    volumes.create(named("going"), None).unwrap();
+    fs::write(volumes.get("going").unwrap().path.join("file"), "x").unwrap();
+    record::unname(root.path(), "going").unwrap();
+    let again = Volumes::open(root.path()).unwrap();
+    assert_eq!(names(&again), ["whole"]);
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "what has no name is removed");
+    assert!(again.holders("whole").is_empty(), "who holds it is told again by the engine");
+}
+
+#[test]
+fn a_record_that_cannot_be_read_costs_no_files() {
+    let root = tempfile::tempdir().unwrap();
+    let volumes = Volumes::open(root.path()).unwrap();
+    let (volume, _) = volumes.create(named("odd"), None).unwrap();
+    fs::write(volume.path.join("file"), "kept").unwrap();
+    let record = root.path().join("odd/volume.json");
+    fs::write(&record, "").unwrap();
+    let again = Volumes::open(root.path()).unwrap();
+    assert!(again.get("odd").is_err());
+    assert!(again.create(named("odd"), None).is_err(), "nor are they given to another volume");
+    assert_eq!(fs::read_to_string(volume.path.join("file")).unwrap(), "kept");
+    fs::write(&record, r#"{"version":9}"#).unwrap();
+    let refused = Volumes::open(root.path()).unwrap_err().to_string();
+    assert!(refused.contains("has format 9, newer than the 1"), "{refused}");
+}
+
+#[test]
+fn there_is_one_driver() {
+    let root = tempfile::tempdir().unwrap();
+    let volumes = Volumes::open(root.path()).unwrap();
+    assert!(volumes.create(NewVolume { driver: "local".into(), ..named("data") }, None).is_ok());
+    let refused = volumes.create(NewVolume { driver: "foo".into(), ..named("other") }, None).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "create other: error looking up volume plugin foo: plugin \"foo\" not found"
+    );
+}
+
+/// Does its work in a mount namespace of its own, which ends with its thread.
+fn where_mounts_are_free(work: impl FnOnce() + Send + 'static) {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let run = move || {
+        caisson_sys::clone::unshare(libc::CLONE_NEWNS).unwrap();
+        let private =
+            rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).unwrap();
+        work();
+    };
+    std::thread::spawn(run).join().unwrap();
+}
+
+fn tmpfs(name: &str) -> NewVolume {
+    let options = options(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=64k")]);
+    NewVolume { options, ..named(name) }
+}
+
+#[test]
+fn a_device_is_mounted_from_its_first_user_to_its_last() {
+    where_mounts_are_free(|| {
+        let root = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(root.path()).unwrap();
+        let path = volumes.create(tmpfs("scratch"), None).unwrap().0.path;
+        assert_eq!(volumes.mount("scratch", "c1").unwrap(), path);
+        fs::write(path.join("shared"), "x").unwrap();
+        volumes.mount("scratch", "c2").unwrap();
+        volumes.mount("scratch", "c2").unwrap();
+        assert!(volumes.remove("scratch").is_err(), "it is in use");
+        volumes.unmount("scratch", "c1").unwrap();
+        assert!(path.join("shared").exists());
+        volumes.unmount("scratch", "c2").unwrap();
+        assert!(!mount::is_mounted(&path).unwrap() && !path.join("shared").exists());
+        volumes.remove("scratch").unwrap();
+    });
+}
+
+#[test]
+fn after_a_crash_what_is_mounted_is_known_and_what_nobody_uses_goes() {
+    where_mounts_are_free(|| {
+        let root = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(root.path()).unwrap();
+        for name in ["used", "left"] {
+            volumes.create(tmpfs(name), None).unwrap();
+            volumes.mount(name, "c1").unwrap();
+        }
+        let again = Volumes::open(root.path()).unwrap();
+        again.hold("used", "c1").unwrap();
+        again.found_mounted("used", "c1");
+        again.settle();
+        let is_mounted = |name: &str| mount::is_mounted(&again.get(name).unwrap().path).unwrap();
+        assert!(is_mounted("used") && !is_mounted("left"));
+        again.unmount("used", "c1").unwrap();
+        assert!(!is_mounted("used"));
+    });
+}
+
+#[test]
+fn a_device_that_cannot_be_mounted_is_told() {
+    where_mounts_are_free(|| {
+        let root = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(root.path()).unwrap();
+        let options = options(&[("type", "none"), ("device", "/no/such"), ("o", "bind,password=x")]);
+        let path = volumes.create(NewVolume { options, ..named("lost") }, None).unwrap().0.path;
+        let refused = volumes.mount("lost", "c1").unwrap_err().to_string();
+        let path = path.display();
+        assert_eq!(
+            refused,
+            format!(
+                "error while mounting volume '{path}': failed to mount local volume: mount /no/such:{path}, flags: 0x1000, data: password=********: no such file or directory"
+            )
+        );
+        volumes.remove("lost").unwrap();
+    });
+}
