@@ -98,7 +98,7 @@ fn answer(output: Output) -> Answer {
 }
 
 /// The system's `docker` where there is one, else the reference's.
-fn program() -> Result<PathBuf> {
+pub fn program() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").context("no PATH")?;
     match std::env::split_paths(&path).map(|dir| dir.join("docker")).find(|docker| docker.exists()) {
         Some(docker) => Ok(docker),

@@ -80,6 +80,7 @@ pub fn ours() -> Vec<(&'static str, &'static Case)> {
         ("exec", exec::OURS),
         ("logs", logs::OURS),
         ("modes", modes::OURS),
+        ("security", security::OURS),
         ("compose", compose::OURS),
         ("options", options::OURS),
         ("ports", ports::OURS),

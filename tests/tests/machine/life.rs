@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use caisson_tests::bounded::Bounded;
+use caisson_tests::cli;
 use caisson_tests::machine::{Machine, told};
 use caisson_tests::subject::Subject;
 use serde_json::Value;
@@ -63,7 +64,7 @@ fn logs_are_told_as_text_and_as_json(machine: &Machine) -> Result<()> {
 
 fn the_context_is_made_and_the_current_one_left(machine: &Machine) -> Result<()> {
     let docker = |args: &[&str]| -> Result<String> {
-        let output = machine.as_user(&mut Command::new("docker")).args(args).in_time()?;
+        let output = machine.as_user(&mut Command::new(cli::program()?)).args(args).in_time()?;
         ensure!(output.status.success(), "{}", told(&output));
         Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
     };
@@ -107,7 +108,8 @@ fn limits_hold(machine: &Machine) -> Result<()> {
 
 fn a_terminal_works(machine: &Machine) -> Result<()> {
     // script(1) gives the CLI a terminal of its own, as a person has one.
-    let run = "docker --context caisson run --rm -it busybox sh -c 'tty; stty size'";
+    let docker = cli::program()?;
+    let run = format!("{} --context caisson run --rm -it busybox sh -c 'tty; stty size'", docker.display());
     let mut script = Command::new("script");
     let output = machine
         .as_user(&mut script)

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     for (group, case) in cases::all().into_iter().chain(cases::ours()) {
         let machine = Arc::clone(&machine);
         let name = format!("machine::{group}::{}", case.name);
-        trials.push(trial(name, move || (case.run)(get(&machine)?.as_ref())));
+        trials.push(trial(name, move || on(&machine, |machine| (case.run)(machine))));
     }
     for (group, cases) in [
         ("limits", limits::CASES),
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         for case in cases {
             let machine = Arc::clone(&machine);
             let name = format!("machine::{group}::{}", case.name);
-            trials.push(trial(name, move || (case.run)(get(&machine)?.as_ref())));
+            trials.push(trial(name, move || on(&machine, case.run)));
         }
     }
     let conclusion = libtest_mimic::run(&args, trials);
@@ -69,6 +69,22 @@ fn main() -> ExitCode {
         machine.end();
     }
     conclusion.exit_code()
+}
+
+/// Runs a case. What one that failed leaves running would slow down, or mislead, all that come after it.
+fn on(machine: &Mutex<Option<Arc<Machine>>>, run: impl FnOnce(&Machine) -> Result<()>) -> Result<()> {
+    let machine = get(machine)?;
+    run(&machine).inspect_err(|_| {
+        if let Err(error) = clear(&machine) {
+            eprintln!("after a failed case its containers are left: {error:#}");
+        }
+    })
+}
+
+fn clear(machine: &Machine) -> Result<()> {
+    let docker = machine.docker();
+    let left = docker.ok(["ps", "-aq"])?;
+    left.lines().try_for_each(|id| docker.ok(["rm", "-fv", id]).map(drop))
 }
 
 /// The machine of all cases, booted when the first one needs it.

@@ -140,7 +140,7 @@ export type ContainerSummary = {
 	created: number,
 	/**  What it is doing. */
 	state: ContainerState,
-	/**  The same in the engine's words, with how long: `Up 2 minutes`, `Exited (137) 3 hours ago`. */
+	/**  The same in the engine's words, with its exit code or health: `Up (healthy)`, `Exited (137)`. */
 	status: string,
 	/**  Its ports, published or only exposed. */
 	ports: ContainerPort[],

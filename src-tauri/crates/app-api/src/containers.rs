@@ -19,7 +19,7 @@ pub struct ContainerSummary {
     pub created: u32,
     /// What it is doing.
     pub state: ContainerState,
-    /// The same in the engine's words, with how long: `Up 2 minutes`, `Exited (137) 3 hours ago`.
+    /// The same in the engine's words, with its exit code or health: `Up (healthy)`, `Exited (137)`.
     pub status: String,
     /// Its ports, published or only exposed.
     pub ports: Vec<ContainerPort>,

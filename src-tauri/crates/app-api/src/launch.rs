@@ -19,7 +19,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 pub const READY: &str = "ready";
 
 /// How long a new daemon may take to say so: it may have to wait for its predecessor to end.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+const READY_LIMIT: Duration = Duration::from_secs(180);
 
 /// A client of the daemon that runs, or else of a new one, which outlives this process and its terminal.
 ///

@@ -15,8 +15,8 @@ use tokio::time::{sleep, timeout};
 /// What `status` ends with when the machine is not running, as `systemctl status` does.
 const NOT_RUNNING: u8 = 3;
 
-/// How long a daemon may take to be gone after its machine is off.
-const DAEMON_END_LIMIT: Duration = Duration::from_secs(10);
+/// How long a daemon may take to be gone, which may have begun to end before its machine does.
+const DAEMON_END_LIMIT: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Does what the command line says.
@@ -38,7 +38,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, ApiError> {
 }
 
 async fn start(dirs: &Dirs, use_context: bool, json: bool) -> Result<ExitCode, ApiError> {
-    let client = connect_or_start(dirs).await?;
+    let client = daemon(dirs, json).await?;
     let started = client.machine_start();
     let status = boot(&client, started, json).await?;
     if use_context {
@@ -49,11 +49,34 @@ async fn start(dirs: &Dirs, use_context: bool, json: bool) -> Result<ExitCode, A
 }
 
 async fn restart(dirs: &Dirs, json: bool) -> Result<ExitCode, ApiError> {
-    let client = connect_or_start(dirs).await?;
+    let client = daemon(dirs, json).await?;
     let restarted = client.machine_restart();
     let status = boot(&client, restarted, json).await?;
     report::print(json, &status, || report::status(Some(&status)));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The daemon that runs, or a new one, which waits for one that is ending.
+async fn daemon(dirs: &Dirs, json: bool) -> Result<Client, ApiError> {
+    let known = Client::new(dirs.daemon_endpoint().path()).check().await;
+    if !json
+        && known.is_err_and(|error| error.code == ErrorCode::DaemonNotRunning)
+        && let Some(daemon) = out_of_reach(dirs)
+    {
+        report::say(&format!("Waiting for {daemon}, which does not answer, to end."));
+    }
+    connect_or_start(dirs).await
+}
+
+/// A daemon that lives and cannot be talked to: it is ending, or its sockets are where this login does not look.
+fn out_of_reach(dirs: &Dirs) -> Option<String> {
+    match ProcessLock::acquire(&dirs.daemon_lock()) {
+        Err(LockError::Held { owner, .. }) => {
+            let process = owner.map_or(String::new(), |pid| format!(" (process {pid})"));
+            Some(format!("the host daemon{process}"))
+        }
+        Ok(_) | Err(LockError::File(..)) => None,
+    }
 }
 
 /// Waits for `done`, showing how the boot goes; a boot that failed is told with all that the status knows of it.
@@ -134,6 +157,12 @@ async fn status(dirs: &Dirs, json: bool) -> Result<ExitCode, ApiError> {
     let status = match Client::new(dirs.daemon_endpoint().path()).machine_status().await {
         Ok(status) => Status::Told { daemon_running: true, machine: Box::new(status) },
         Err(error) if error.code == ErrorCode::DaemonNotRunning => {
+            if let Some(daemon) = out_of_reach(dirs) {
+                let text = format!("{daemon} does not answer at {}", dirs.daemon_endpoint().path().display());
+                return Err(ApiError::new(ErrorCode::DaemonNotRunning, text).with_detail(
+                    "it is ending, or it was started where sockets lie elsewhere (XDG_RUNTIME_DIR)",
+                ));
+            }
             Status::Off { daemon_running: false, state: MachineState::Stopped }
         }
         Err(error) => return Err(error),
@@ -142,7 +171,7 @@ async fn status(dirs: &Dirs, json: bool) -> Result<ExitCode, ApiError> {
         Status::Told { machine, .. } => Some(&**machine),
         Status::Off { .. } => None,
     };
-    report::print(json, &status, || report::status(machine));
+    report::print(json, &status, || report::status_by_stage(machine));
     let running = machine.is_some_and(|status| matches!(status.state, MachineState::Running { .. }));
     Ok(if running { ExitCode::SUCCESS } else { ExitCode::from(NOT_RUNNING) })
 }

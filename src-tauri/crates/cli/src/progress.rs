@@ -78,11 +78,9 @@ impl Lines {
         if !self.begun {
             return;
         }
-        let over =
-            |stage: &&StageStatus| matches!(stage.progress, StageProgress::Done | StageProgress::Failed);
-        for stage in status.stages.iter().skip(self.told).take_while(over) {
+        for line in status.stages.iter().skip(self.told).map_while(final_line) {
             self.clear();
-            say(&line(stage));
+            say(&format!("  {line}"));
             self.told += 1;
         }
         let active = status.stages.iter().find(|stage| stage.progress == StageProgress::Active);
@@ -112,11 +110,15 @@ fn draw(text: &str) {
     let _ = screen.write_all(text.as_bytes()).and_then(|()| screen.flush());
 }
 
-/// The final line of a stage.
-fn line(stage: &StageStatus) -> String {
-    let mark = if stage.progress == StageProgress::Failed { "failed" } else { "done" };
+/// The final line of a stage, if it is over.
+pub(crate) fn final_line(stage: &StageStatus) -> Option<String> {
+    let mark = match stage.progress {
+        StageProgress::Done => "done",
+        StageProgress::Failed => "failed",
+        StageProgress::Waiting | StageProgress::Active => return None,
+    };
     let took = stage.took_ms.map_or_else(String::new, |ms| seconds(Duration::from_millis(ms.into())));
-    format!("  {mark:<6}  {:<40} {took:>7}", stage.text)
+    Some(format!("{mark:<6}  {:<40} {took:>7}", stage.text))
 }
 
 #[cfg(test)]
@@ -132,6 +134,8 @@ mod tests {
             text: "Starting the Linux kernel".into(),
             took_ms: Some(2340),
         };
-        assert_eq!(line(&stage), "  done    Starting the Linux kernel                  2.3 s");
+        let line = "done    Starting the Linux kernel                  2.3 s";
+        assert_eq!(final_line(&stage).as_deref(), Some(line));
+        assert_eq!(final_line(&StageStatus { progress: StageProgress::Active, ..stage }), None);
     }
 }

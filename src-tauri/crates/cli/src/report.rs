@@ -1,5 +1,6 @@
 //! What is said on the screen.
 
+use crate::progress::final_line;
 use caisson_app_api::{
     Acceleration, ApiError, EngineState, Failure, MachineState, MachineStatus, PortForwardStatus,
     PortProtocol, Version,
@@ -63,7 +64,15 @@ fn failure_lines(failure: &Failure) -> Vec<String> {
     remedy.chain(end.map(|line| format!("console: {line}"))).collect()
 }
 
-/// `caisson status`, and what is said after a start; without a status there is no daemon.
+/// `caisson status`: the stages of the boot as well.
+pub(crate) fn status_by_stage(status: Option<&MachineStatus>) -> Vec<String> {
+    let mut lines = self::status(status);
+    let stages = status.into_iter().flat_map(|status| &status.stages).filter_map(final_line);
+    lines.splice(1..1, stages.map(|line| format!("  {line}")));
+    lines
+}
+
+/// What is said after a start, which has shown the stages; without a status there is no daemon.
 pub(crate) fn status(status: Option<&MachineStatus>) -> Vec<String> {
     let Some(status) = status else {
         return vec!["The machine is off; the host daemon is not running.".to_owned()];
@@ -179,7 +188,7 @@ pub(crate) fn seconds(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use caisson_app_api::{FailureCode, Notice, NoticeCode};
+    use caisson_app_api::{BootStage, FailureCode, Notice, NoticeCode, StageProgress, StageStatus};
 
     fn machine(state: MachineState) -> MachineStatus {
         MachineStatus {
@@ -209,6 +218,21 @@ mod tests {
             "  docker context  caisson",
         ];
         assert_eq!(status(Some(&machine(running))), expected);
+    }
+
+    #[test]
+    fn the_stages_that_are_over_come_after_the_first_line() {
+        let stage =
+            |stage, progress| StageStatus { stage, progress, text: "text".into(), took_ms: Some(700) };
+        let mut booting = machine(MachineState::Booting { stage: BootStage::Kernel });
+        booting.stages = vec![
+            stage(BootStage::Hypervisor, StageProgress::Done),
+            stage(BootStage::Kernel, StageProgress::Active),
+        ];
+        let lines = status_by_stage(Some(&booting));
+        assert_eq!(lines[0], "The machine is starting: text.");
+        assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>(), ["done", "text", "0.7", "s"]);
+        assert_eq!(lines[2], "  note: it is slow");
     }
 
     #[test]

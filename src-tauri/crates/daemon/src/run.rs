@@ -76,7 +76,8 @@ pub(crate) async fn run(args: Args, dirs: Dirs) -> anyhow::Result<()> {
     let own_doors = args.dev_http.into_iter().collect();
     tasks.spawn(serve_egress(streams.egress, EgressPolicy { own_doors }));
     tasks.spawn(engine::watch_containers(engine, handle.status(), containers));
-    tasks.spawn(doors::serve(app, host.clone()));
+    let closing = Arc::new(Notify::new());
+    tasks.spawn(doors::serve(app, host.clone(), closing.clone()));
     if let Some(dev) = dev {
         tasks.spawn(dev.serve(host));
     }
@@ -96,6 +97,7 @@ pub(crate) async fn run(args: Args, dirs: Dirs) -> anyhow::Result<()> {
         name = signals.next() => info!(name, "told to end"),
         () = wants_end.notified() => info!("asked to end"),
     }
+    closing.notify_one();
     tokio::select! {
         () = machine.shut_down() => info!("the machine is off"),
         name = signals.next() => error!(name, "told to end at once; the machine is ended by force"),

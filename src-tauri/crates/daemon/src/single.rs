@@ -6,8 +6,8 @@ use caisson_os::{Dirs, LockError, ProcessLock};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How long a predecessor may take to end: as long as its machine may take to stop.
-const PREDECESSOR_LIMIT: Duration = Duration::from_secs(25);
+/// How long a predecessor may take to end: longer than its machine may take to stop.
+const PREDECESSOR_LIMIT: Duration = Duration::from_secs(150);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Makes this process the daemon, or says which one is. One that holds the lock but no longer answers is ending (or has yet

@@ -51,7 +51,7 @@ pub async fn serve_each<L, F>(
 }
 
 /// The same, with the tasks where they may live longer than the listener.
-pub(crate) async fn serve_each_in<L, F>(
+pub async fn serve_each_in<L, F>(
     served: &mut JoinSet<()>,
     mut listener: L,
     most: usize,

@@ -24,7 +24,7 @@ mod ports;
 #[cfg(test)]
 mod testing;
 
-pub use accept::{Accept, serve_each};
+pub use accept::{Accept, serve_each, serve_each_in};
 pub use api::serve_api;
 pub use egress::{EgressPolicy, serve_egress};
 pub use guest::Guest;

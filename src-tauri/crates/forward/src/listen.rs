@@ -43,7 +43,7 @@ impl Listener {
         imp::Listener::bind(at.path()).await.map(Self)
     }
 
-    /// The next client.
+    /// The next client. A socket that somebody removed meanwhile is made anew.
     pub async fn accept(&mut self) -> io::Result<Connection> {
         self.0.accept().await
     }

@@ -3,15 +3,13 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use caisson_hypervisor::console::BoundedLog;
+use caisson_hypervisor::console::{self, BoundedLog};
 use caisson_hypervisor::{LaunchError, VmState};
 use tokio::io::AsyncReadExt;
 use tokio::net::windows::named_pipe::{NamedPipeServer, ServerOptions};
 use tokio::sync::watch;
 use tracing::warn;
 
-/// The most that a log holds: a boot says some 100 KiB, and a guest may say anything for as long as it likes.
-const LOG_BYTES: u64 = 16 << 20;
 /// The most that is copied at once.
 const BUFFER: usize = 16 << 10;
 
@@ -19,13 +17,10 @@ const BUFFER: usize = 16 << 10;
 ///
 /// Ends when the machine closes the pipe, or if it never came: when its `state` says that it ended or says no more.
 pub(crate) fn record(pipe: &str, log: &Path, state: watch::Receiver<VmState>) -> Result<(), LaunchError> {
-    let file = |action, path: &Path, source| LaunchError::File { action, path: path.to_owned(), source };
-    let written =
-        BoundedLog::begin(log, LOG_BYTES).map_err(|source| file("start the console log", log, source))?;
-    let server = ServerOptions::new()
-        .first_pipe_instance(true)
-        .create(pipe)
-        .map_err(|source| file("make the console's pipe", Path::new(pipe), source))?;
+    let written = console::begin(log)?;
+    let server = ServerOptions::new().first_pipe_instance(true).create(pipe).map_err(|source| {
+        LaunchError::File { action: "make the console's pipe", path: pipe.into(), source }
+    })?;
     tokio::spawn(async move {
         if let Err(error) = copy(server, written, state).await {
             warn!(%error, "the console's output is lost from here on");

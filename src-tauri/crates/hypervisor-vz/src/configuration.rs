@@ -9,11 +9,13 @@ use objc2::{AnyThread, ClassType};
 use objc2_foundation::{NSArray, NSError, NSString, NSURL};
 use objc2_virtualization::{
     VZDiskImageCachingMode, VZDiskImageStorageDeviceAttachment, VZDiskImageSynchronizationMode,
-    VZFileSerialPortAttachment, VZLinuxBootLoader, VZStorageDeviceConfiguration,
-    VZVirtioBlockDeviceConfiguration, VZVirtioConsoleDeviceSerialPortConfiguration,
-    VZVirtioEntropyDeviceConfiguration, VZVirtioSocketDeviceConfiguration,
-    VZVirtioTraditionalMemoryBalloonDeviceConfiguration, VZVirtualMachineConfiguration,
+    VZLinuxBootLoader, VZStorageDeviceConfiguration, VZVirtioBlockDeviceConfiguration,
+    VZVirtioConsoleDeviceSerialPortConfiguration, VZVirtioEntropyDeviceConfiguration,
+    VZVirtioSocketDeviceConfiguration, VZVirtioTraditionalMemoryBalloonDeviceConfiguration,
+    VZVirtualMachineConfiguration,
 };
+
+use crate::console;
 
 /// The framework's name, as errors say it.
 pub(crate) const PART: &str = "Virtualization.framework";
@@ -43,7 +45,7 @@ pub(crate) fn configuration(spec: &VmSpec) -> Result<Retained<VZVirtualMachineCo
         config.setCPUCount((spec.cpus.max(1) as usize).min(max_cpus()));
         config.setMemorySize(spec.memory.bytes());
         config.setStorageDevices(&disks);
-        config.setSerialPorts(&NSArray::from_retained_slice(&[Retained::into_super(console(
+        config.setSerialPorts(&NSArray::from_retained_slice(&[Retained::into_super(serial_port(
             &spec.console_log,
         )?)]));
         let vsock = VZVirtioSocketDeviceConfiguration::new();
@@ -107,15 +109,10 @@ fn disk(image: &Path, read_only: bool) -> Result<Retained<VZStorageDeviceConfigu
     }
 }
 
-fn console(log: &Path) -> Result<Retained<VZVirtioConsoleDeviceSerialPortConfiguration>, LaunchError> {
-    // SAFETY: the initialiser takes any file URL; plain setter.
+fn serial_port(log: &Path) -> Result<Retained<VZVirtioConsoleDeviceSerialPortConfiguration>, LaunchError> {
+    let attachment = console::record(log)?;
+    // SAFETY: plain setter.
     unsafe {
-        let attachment = VZFileSerialPortAttachment::initWithURL_append_error(
-            VZFileSerialPortAttachment::alloc(),
-            &url(log),
-            true,
-        )
-        .map_err(|error| refused(&error))?;
         let port = VZVirtioConsoleDeviceSerialPortConfiguration::new();
         port.setAttachment(Some(&attachment));
         Ok(port)

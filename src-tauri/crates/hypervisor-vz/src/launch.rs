@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use block2::RcBlock;
 use caisson_hypervisor::{
-    Acceleration, BoxFuture, Capabilities, HostVsockPort, Hypervisor, LaunchError, Launched, VmSpec, console,
+    Acceleration, BoxFuture, Capabilities, HostVsockPort, Hypervisor, LaunchError, Launched, VmSpec,
 };
 use dispatch2::{DispatchQueue, DispatchQueueAttr};
 use objc2::AnyThread;
@@ -83,7 +83,6 @@ pub(crate) struct Parts {
 
 async fn launch(spec: &VmSpec) -> Result<Launched, LaunchError> {
     Vz::supported()?;
-    console::begin(&spec.console_log)?;
     let (incoming, streams) = mpsc::channel(BACKLOG);
     let guest = Guest::new(incoming);
     let parts = parts(spec.clone(), guest.clone()).await?;

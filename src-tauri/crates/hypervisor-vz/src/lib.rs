@@ -19,6 +19,7 @@
 #![cfg(target_os = "macos")]
 
 mod configuration;
+mod console;
 mod delegates;
 mod launch;
 mod queue;

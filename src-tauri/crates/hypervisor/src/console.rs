@@ -9,9 +9,12 @@ use std::{
 
 use crate::LaunchError;
 
-/// Begins the log of a boot: an empty file at `log`; the log of the boot before is kept beside it, with `.1` at the end.
-pub fn begin(log: &Path) -> Result<(), LaunchError> {
-    rotate(log).map(drop).map_err(|source| LaunchError::File {
+/// The most that the log of a boot holds: a boot says some 100 KiB, and a guest may say anything for as long as it likes.
+const LOG_BYTES: u64 = 16 << 20;
+
+/// Begins the log of a boot, at `log`; that of the boot before is kept beside it, with `.1` at the end.
+pub fn begin(log: &Path) -> Result<BoundedLog, LaunchError> {
+    BoundedLog::begin(log, LOG_BYTES).map_err(|source| LaunchError::File {
         action: "start the console log",
         path: log.to_owned(),
         source,

@@ -48,7 +48,8 @@ pub struct Limits {
     pub engine: Duration,
     /// [`Stage::Socket`].
     pub socket: Duration,
-    /// What containers get to stop in, when the machine stops; the guest keeps it.
+    /// What the engine gets to stop its containers in, when the machine stops; the guest keeps it. Each container has its own
+    /// grace before it is killed (10 s if it says nothing else), so this is for those that ask for more, and for an engine that hangs.
     pub stop_grace: Duration,
     /// What the guest gets beyond `stop_grace` to switch itself off, before the power button is pressed.
     pub power_off: Duration,
@@ -87,7 +88,8 @@ impl Default for Limits {
             disk: Duration::from_secs(300),
             engine: Duration::from_secs(60),
             socket: Duration::from_secs(30),
-            stop_grace: Duration::from_secs(10),
+            // What systemd gives a dockerd.
+            stop_grace: Duration::from_secs(90),
             power_off: Duration::from_secs(20),
             power_button: Duration::from_secs(5),
             ping_every: Duration::from_secs(5),

@@ -215,7 +215,7 @@ impl Owner {
                 self.wanted(guest, Waiter::Need(reply), now);
             }
             Some(Request::Stop(reply)) => self.queue.wait_for_end(reply),
-            Some(Request::Restart(reply)) => self.queue.wait_for_next(Waiter::Start(reply), now),
+            Some(Request::Restart(reply)) => self.queue.restart(Waiter::Start(reply), now),
             Some(Request::ShutDown) | None => self.queue.shutting_down = true,
         }
         if !ending && self.queue.wants_end() {
@@ -323,7 +323,7 @@ impl Owner {
             }
             Effect::EngineUp => self.engine_up(guest, now),
             Effect::EngineDown { status, tail } => self.engine_down(guest, status, tail),
-            Effect::DiskFull(room) => self.status.send_modify(|status| status.disk_full = Some(room)),
+            Effect::Disk(full) => self.status.send_modify(|status| status.disk_full = full),
             Effect::Fail(error) => return Err(error),
             Effect::Pong(n, theirs) => {
                 if guest.clock.is_wrong(n, theirs, UnixNanos::now()) {

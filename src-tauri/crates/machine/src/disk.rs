@@ -46,6 +46,9 @@ pub(crate) fn prepare(path: &Path, size: Mib) -> Result<(), DiskError> {
     check_room(dir, host::free_bytes(dir).map_err(failed("find room for"))?)?;
     if now.len() < size.bytes() {
         tracing::info!(disk = %path.display(), from = now.len(), to = size.bytes(), "growing the data disk");
+        if let Err(error) = caisson_os::make_sparse(&file) {
+            tracing::warn!(disk = %path.display(), %error, "the data disk takes its whole size at once");
+        }
         file.set_len(size.bytes()).map_err(failed("grow"))?;
         file.sync_all().map_err(failed("write"))?;
     }

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    EngineStatus, Failure, MachineConfig, MachineState, MachineStatus, Stage, Unavailable,
+    Failure, MachineConfig, MachineState, MachineStatus, Progress, Stage, Unavailable,
     boot::BootError,
     console,
     converse::Guest,
@@ -87,8 +87,7 @@ impl Owner {
                 tracing::error!(code = failure.code.as_str(), %failure, "the machine failed");
                 self.status.send_modify(|status| {
                     status.state = MachineState::Failed;
-                    status.engine = EngineStatus::Off;
-                    status.paused = None;
+                    status.forget_the_guest();
                     status.failure = Some((*failure).clone());
                 });
                 self.queue.turn_over(|| Unavailable::Failed(failure.clone()));
@@ -99,9 +98,11 @@ impl Owner {
     fn set_off(&self) {
         self.status.send_modify(|status| {
             status.state = MachineState::Stopped;
-            status.engine = EngineStatus::Off;
-            status.paused = None;
+            status.forget_the_guest();
             status.failure = None;
+            // A boot that was ended is in none of its stages any more.
+            let left = status.stages.iter_mut().filter(|stage| stage.progress == Progress::Active);
+            left.for_each(|stage| stage.progress = Progress::Waiting);
         });
     }
 
@@ -153,7 +154,7 @@ impl Owner {
                 return true;
             }
             Some(Request::Restart(reply)) => {
-                self.queue.wait_for_next(Waiter::Start(reply), now);
+                self.queue.restart(Waiter::Start(reply), now);
                 return true;
             }
             Some(Request::ShutDown) | None => {

@@ -59,6 +59,12 @@ impl Queue {
         self.next.push((now, waiter));
     }
 
+    /// Somebody wants this life to end and the next to begin, which is then what all wait for.
+    pub(crate) fn restart(&mut self, waiter: Waiter, now: Instant) {
+        self.next.append(&mut self.now);
+        self.wait_for_next(waiter, now);
+    }
+
     /// Somebody waits for the end.
     pub(crate) fn wait_for_end(&mut self, reply: Reply<()>) {
         self.stop.push(reply);
@@ -118,6 +124,20 @@ mod tests {
         assert!(matches!(first_answer.try_recv().unwrap(), Err(Unavailable::Stopped)));
         assert!(stop_answer.try_recv().unwrap().is_ok());
         assert!(second_answer.try_recv().is_err());
+        assert!(queue.wants_machine());
+    }
+
+    #[test]
+    fn who_waits_when_it_begins_anew_is_not_refused() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        let (first, mut first_answer) = oneshot::channel();
+        let (second, mut second_answer) = oneshot::channel();
+        queue.wait(Waiter::Start(first), now);
+        queue.restart(Waiter::Start(second), now);
+        assert!(queue.wants_end() && !queue.wants_machine());
+        queue.turn_over(|| Unavailable::Stopped);
+        assert!(first_answer.try_recv().is_err() && second_answer.try_recv().is_err());
         assert!(queue.wants_machine());
     }
 

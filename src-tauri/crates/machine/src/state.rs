@@ -157,8 +157,8 @@ pub(crate) enum Effect {
     EngineUp,
     /// The engine is down and will be started again.
     EngineDown { status: String, tail: Vec<String> },
-    /// The data disk has too little room.
-    DiskFull(DiskRoom),
+    /// The data disk has too little room, or enough again.
+    Disk(Option<DiskRoom>),
     /// The guest cannot go on.
     Fail(BootError),
     /// A line for our log.
@@ -178,7 +178,8 @@ pub(crate) fn effect_of(message: FromGuest) -> Effect {
         FromGuest::EngineDown { status, tail } => {
             Effect::EngineDown { status, tail: tail.lines().map(str::to_owned).collect() }
         }
-        FromGuest::DiskFull { free, total } => Effect::DiskFull(DiskRoom { free, total }),
+        FromGuest::DiskFull { free, total } => Effect::Disk(Some(DiskRoom { free, total })),
+        FromGuest::DiskHasRoom => Effect::Disk(None),
         FromGuest::Failed { stage, error } => Effect::Fail(BootError::Guest { stage, error }),
         FromGuest::Log { line } => Effect::Log(line),
         FromGuest::Pong { n, unix_time } => Effect::Pong(n, unix_time),

@@ -284,4 +284,11 @@ impl MachineStatus {
             boot_ms: None,
         }
     }
+
+    /// There is no guest any more, so what was so of it is not.
+    pub(crate) fn forget_the_guest(&mut self) {
+        self.engine = EngineStatus::Off;
+        self.paused = None;
+        self.disk_full = None;
+    }
 }

@@ -273,7 +273,9 @@ async fn a_stop_ends_a_boot_and_who_waits_for_it_is_told() {
     let (started, api, ()) = tokio::join!(handle.start(), handle.api(), stop);
     assert!(matches!(started, Err(Unavailable::Stopped)));
     assert!(matches!(api.err(), Some(Unavailable::Stopped)));
-    assert_eq!(bench.now().state, MachineState::Stopped);
+    let status = bench.now();
+    assert_eq!(status.state, MachineState::Stopped);
+    assert!(status.stages.iter().all(|stage| stage.progress != Progress::Active), "{:?}", status.stages);
 }
 
 #[tokio::test(start_paused = true)]

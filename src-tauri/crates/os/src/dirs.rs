@@ -12,7 +12,7 @@ use std::{
 /// Nothing is made by asking; [`Dirs::prepare`] makes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dirs {
-    /// What the user would miss: the data disk.
+    /// What the user would miss: the data disk. Locks lie beside what they are for.
     pub data: PathBuf,
     /// What the user decided.
     pub config: PathBuf,
@@ -20,7 +20,7 @@ pub struct Dirs {
     pub cache: PathBuf,
     /// Logs.
     pub logs: PathBuf,
-    /// Sockets, locks: nothing here outlives the daemon in meaning. Private to the user.
+    /// Sockets: nothing here outlives the daemon in meaning. Private to the user.
     pub runtime: PathBuf,
 }
 
@@ -73,9 +73,9 @@ impl Dirs {
         imp::daemon_endpoint(&self.runtime)
     }
 
-    /// The file that a living daemon holds locked.
+    /// The file that a living daemon holds locked. Not in the runtime directory, which systems remove when the user logs out.
     pub fn daemon_lock(&self) -> PathBuf {
-        self.runtime.join("caisson-host.lock")
+        self.data.join("caisson-host.lock")
     }
 
     /// The host daemon's log; the one before it has `.1` at the end.

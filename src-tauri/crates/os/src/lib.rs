@@ -18,6 +18,7 @@ mod process;
 mod proxies;
 mod replace;
 mod routes;
+mod sparse;
 mod tail;
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
@@ -40,4 +41,5 @@ pub use process::{
 pub use proxies::{Proxies, proxies};
 pub use replace::replace_file;
 pub use routes::{Route, routes};
+pub use sparse::make_sparse;
 pub use tail::{Follow, tail_lines};

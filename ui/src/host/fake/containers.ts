@@ -37,7 +37,7 @@ export function summary(made: Made, nowS: number): ContainerSummary {
     command: made.command ?? 'sh',
     created: Math.round(nowS - made.ageS),
     state: made.state ?? 'running',
-    status: made.status ?? 'Up 2 hours',
+    status: made.status ?? 'Up',
     ports: made.ports ?? [],
   }
 }
@@ -48,7 +48,7 @@ export const SOME: readonly Made[] = [
     image: 'nginx:1.29',
     command: "/docker-entrypoint.sh nginx -g 'daemon off;'",
     ageS: 130,
-    status: 'Up 2 minutes',
+    status: 'Up',
     ports: [published(8080, 80), published(8080, 80, '::'), published(8443, 443)],
   },
   {
@@ -63,7 +63,7 @@ export const SOME: readonly Made[] = [
     image: 'postgres:18',
     command: 'docker-entrypoint.sh postgres',
     ageS: 26 * HOUR_S,
-    status: 'Up 26 hours',
+    status: 'Up',
     ports: [{ container_port: 5432, protocol: 'tcp', host_ip: null, host_port: null }],
   },
   {
@@ -71,7 +71,7 @@ export const SOME: readonly Made[] = [
     image: 'redis:8-alpine',
     ageS: 26 * HOUR_S,
     state: 'paused',
-    status: 'Up 26 hours (Paused)',
+    status: 'Up (Paused)',
   },
   {
     name: 'worker',
@@ -85,7 +85,7 @@ export const SOME: readonly Made[] = [
     image: 'ghcr.io/acme/orders-api:2026.8.1',
     ageS: 3 * HOUR_S,
     state: 'exited',
-    status: 'Exited (0) 3 hours ago',
+    status: 'Exited (0)',
   },
   {
     name: 'dns',
@@ -98,7 +98,7 @@ export const SOME: readonly Made[] = [
     image: 'busybox:latest',
     ageS: 15 * 24 * HOUR_S,
     state: 'exited',
-    status: 'Exited (137) 2 weeks ago',
+    status: 'Exited (137)',
   },
   { name: 'draft', image: 'debian:13-slim', ageS: 40 * 24 * HOUR_S, state: 'created', status: 'Created' },
 ]
@@ -109,7 +109,7 @@ export const MANY: readonly Made[] = Array.from({ length: 120 }, (_, i) => ({
   image: `registry.example.com/team/batch/very-long-image-name-${i % 7}:2026.08.${i % 28}`,
   ageS: i * 977,
   state: i % 3 === 0 ? 'running' : 'exited',
-  status: i % 3 === 0 ? 'Up 5 minutes' : 'Exited (0) 5 minutes ago',
+  status: i % 3 === 0 ? 'Up' : 'Exited (0)',
 }))
 
 const PATHS = ['/', '/assets/app.js', '/assets/app.css', '/api/orders?page=2', '/favicon.ico', '/api/health']

@@ -125,13 +125,13 @@ class FakeHost implements Host {
           'port 8080 is held by nginx (pid 812)',
         )
       }
-      this.#change(id, { state: 'running', status: 'Up Less than a second' })
+      this.#change(id, { state: 'running', status: 'Up' })
       return null
     },
     container_stop: async ({ id }) => {
       this.#find(id)
       await wait()
-      this.#change(id, { state: 'exited', status: 'Exited (0) Less than a second ago' })
+      this.#change(id, { state: 'exited', status: 'Exited (0)' })
       return null
     },
     container_remove: async ({ id, force }) => {

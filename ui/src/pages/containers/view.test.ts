@@ -10,7 +10,7 @@ function container(name: string, over: Partial<ContainerSummary> = {}): Containe
     command: 'sh',
     created: 1_000,
     state: 'running',
-    status: 'Up 2 minutes',
+    status: 'Up',
     ports: [],
     ...over,
   }

@@ -19,7 +19,7 @@ export interface ContainerRow {
   command: string
   state: ShownState
   tone: Tone
-  /** The engine's own words: "Up 2 minutes". */
+  /** The engine's own words: "Up (healthy)". */
   status: string
   ports: PortLabel[]
   /** Milliseconds since 1970. */

@@ -78,6 +78,8 @@ pub enum FromGuest {
         /// The size of its filesystem in bytes.
         total: u64,
     },
+    /// The data disk has room again.
+    DiskHasRoom,
     /// A boot stage failed for good: the machine stays up to be asked and powered off, but will not get further.
     Failed {
         /// Which one.

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use caisson_guest_proto::FromGuest;
+use rustix::fs::StatVfsMountFlags;
 use rustix::mount::{MountFlags, mount};
 
 use crate::children::{Children, Exit};
@@ -294,19 +295,22 @@ fn filesystem_size(disk: &mut (impl Read + Seek)) -> io::Result<u64> {
         .ok_or(io::ErrorKind::InvalidData.into())
 }
 
-/// Tells the host when the data disk is full, once each time it becomes so.
+/// Tells the host when the data disk is full, and when it has room again, once each time it becomes so. A disk that takes no writes is not full.
 pub(crate) async fn watch_space(outbox: Arc<Outbox>) {
     const EVERY: Duration = Duration::from_secs(10);
     let mut full = false;
     loop {
-        if let Ok(space) = rustix::fs::statvfs(MOUNTED_AT) {
+        // While the machine stops, what is seen there is the root, which is read-only and has no room by nature.
+        let space = rustix::fs::statvfs(MOUNTED_AT).ok();
+        if let Some(space) = space.filter(|space| !space.f_flag.contains(StatVfsMountFlags::RDONLY)) {
             let (free, total) = (space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize);
             let was_full = std::mem::replace(&mut full, is_full(free, total));
             if full && !was_full {
                 tracing::warn!("the data disk is full: {free} of {total} bytes are free");
                 outbox.send(FromGuest::DiskFull { free, total });
-            } else if !full {
-                outbox.disk_has_room();
+            } else if was_full && !full {
+                tracing::info!("the data disk has room again: {free} of {total} bytes are free");
+                outbox.send(FromGuest::DiskHasRoom);
             }
         }
         tokio::time::sleep(EVERY).await;

@@ -35,8 +35,8 @@ struct Queue {
     messages: VecDeque<FromGuest>,
     /// How far the machine has got.
     standing: Option<FromGuest>,
-    /// That the disk has no room left, told apart from how far the machine has got: both hold at once.
-    disk_full: Option<FromGuest>,
+    /// Whether the disk has room, told apart from how far the machine has got: both hold at once.
+    disk: Option<FromGuest>,
 }
 
 impl Queue {
@@ -46,7 +46,7 @@ impl Queue {
             | FromGuest::EngineUp
             | FromGuest::EngineDown { .. }
             | FromGuest::Failed { .. } => self.standing = Some(message.clone()),
-            FromGuest::DiskFull { .. } => self.disk_full = Some(message.clone()),
+            FromGuest::DiskFull { .. } | FromGuest::DiskHasRoom => self.disk = Some(message.clone()),
             FromGuest::Hello { .. }
             | FromGuest::Log { .. }
             | FromGuest::PoweringOff
@@ -66,7 +66,7 @@ impl Queue {
 
     /// Adds what holds now, for a host that has heard nothing yet, unless that is still to be told anyway.
     fn repeat_standing(&mut self) {
-        for holds in [&self.standing, &self.disk_full].into_iter().flatten() {
+        for holds in [&self.standing, &self.disk].into_iter().flatten() {
             if !self.messages.contains(holds) {
                 self.messages.push_back(holds.clone());
             }
@@ -83,11 +83,6 @@ impl Outbox {
     pub(crate) fn send(&self, message: FromGuest) {
         self.queue().push(message);
         self.filled.notify_one();
-    }
-
-    /// The disk has room again: no host need be told any more that it had none.
-    pub(crate) fn disk_has_room(&self) {
-        self.queue().disk_full = None;
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -257,9 +252,11 @@ mod tests {
         outbox.queue().repeat_standing();
         assert_eq!(outbox.next().await, FromGuest::EngineUp);
         assert_eq!(outbox.next().await, full);
-        outbox.disk_has_room();
+        outbox.send(FromGuest::DiskHasRoom);
+        outbox.queue().messages.clear();
         outbox.queue().repeat_standing();
         assert_eq!(outbox.next().await, FromGuest::EngineUp);
+        assert_eq!(outbox.next().await, FromGuest::DiskHasRoom);
         assert!(outbox.is_empty());
     }
 

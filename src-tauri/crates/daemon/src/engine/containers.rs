@@ -90,9 +90,16 @@ fn summary(listed: Listed) -> ContainerSummary {
         command: listed.command,
         created: u32::try_from(listed.created).unwrap_or_default(),
         state: state(&listed.state),
-        status: listed.status,
+        status: without_how_long(&listed.status),
         ports: listed.ports.into_iter().map(port).collect(),
     }
+}
+
+/// `Up (healthy)` of `Up 2 minutes (healthy)`, `Exited (137)` of `Exited (137) 3 hours ago`: nobody tells when the rest is not true any more.
+fn without_how_long(status: &str) -> String {
+    let verb = status.split(' ').next().unwrap_or_default();
+    let groups = status.split('(').skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
+    groups.fold(verb.to_owned(), |all, group| format!("{all} ({group})"))
 }
 
 fn state(state: &State) -> ContainerState {
@@ -126,6 +133,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_status_keeps_what_stays_true() {
+        let status = [
+            "Created",
+            "Up About a minute (health: starting)",
+            "Up 2 days (Paused)",
+            "Exited (137) 3 hours ago",
+        ];
+        let kept = ["Created", "Up (health: starting)", "Up (Paused)", "Exited (137)"];
+        assert_eq!(status.map(without_how_long), kept);
+    }
+
+    #[test]
     fn the_list_is_read_as_dockerd_writes_it() {
         let wire = r#"[{"Id":"c0ffee","Names":["/web"],"Image":"nginx:1","ImageID":"sha256:1","Command":"nginx -g",
             "Created":1763765000,"Ports":[{"IP":"0.0.0.0","PrivatePort":80,"PublicPort":8080,"Type":"tcp"},
@@ -134,6 +153,7 @@ mod tests {
         let list: Vec<Listed> = serde_json::from_str(wire).unwrap();
         let web = summary(list.into_iter().next().unwrap());
         assert_eq!((web.name.as_str(), web.state), ("web", ContainerState::Running));
+        assert_eq!(web.status, "Up");
         assert_eq!(web.ports[0].host_port, Some(8080));
         assert_eq!((web.ports[1].host_ip.as_deref(), web.ports[1].host_port), (None, None));
     }

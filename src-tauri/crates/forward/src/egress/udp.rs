@@ -89,7 +89,8 @@ async fn receive(socket: &UdpSocket, mut guest: impl AsyncWrite + Unpin, last: &
         // That nobody is there is an error of the socket's, not something to be read.
         let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
         if ready.is_error()
-            && let Some(error) = socket.take_error()?
+            && let Err(error) = take_error(socket)
+            && is_refusal(&error)
         {
             return Err(error);
         }
@@ -106,6 +107,13 @@ async fn receive(socket: &UdpSocket, mut guest: impl AsyncWrite + Unpin, last: &
     }
 }
 
+/// What the socket has to tell, as an error; `WouldBlock` if a send has heard it already. Through `try_io`, which tells the runtime of
+/// that: else the socket would be ready for ever.
+fn take_error(socket: &UdpSocket) -> io::Result<()> {
+    let nothing = || io::ErrorKind::WouldBlock.into();
+    socket.try_io(Interest::ERROR, || Err(socket.take_error()?.unwrap_or_else(nothing)))
+}
+
 /// Whether the other side has told that nobody is there.
 fn is_refusal(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
@@ -113,8 +121,30 @@ fn is_refusal(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
     use tokio::time::{advance, timeout};
+
+    #[test]
+    fn an_error_that_a_send_has_heard_is_not_waited_on_in_a_circle() {
+        let (ended, wait) = mpsc::channel();
+        // On a thread that can be left behind: one that goes in a circle never comes back to its runtime.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let gone = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+                let socket = connect(gone).await.unwrap();
+                socket.send(b"?").await.unwrap();
+                socket.ready(Interest::ERROR).await.unwrap();
+                assert!(socket.take_error().unwrap().is_some_and(|error| is_refusal(&error)));
+                let last = Last::default();
+                let received = receive(&socket, tokio::io::sink(), &last);
+                ended.send(timeout(Duration::from_millis(10), received).await.is_err()).unwrap();
+            });
+        });
+        assert!(wait.recv_timeout(Duration::from_secs(60)).expect("it waits"));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_flow_of_one_way_does_not_end_while_something_goes() {

@@ -1,18 +1,25 @@
 //! A unix socket, 0600, in a directory that is the user's own.
+//!
+//! Where the system removes that directory with the user's last login (logind, `KillUserProcesses=no`), a daemon lives on and its socket
+//! does not. It is made anew once there is a place for it again.
 
 use super::BindError;
 use std::{
     fs, io,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::sleep;
 
 /// A client. `shutdown()` is a half-close.
 pub type Connection = UnixStream;
 
 /// `sun_path` of macOS, with its closing zero; Linux has 108.
 const SUN_PATH_BYTES: usize = 104;
+/// How often a listener looks whether its socket is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -34,13 +41,34 @@ impl Listener {
     }
 
     fn bind_fresh(path: &Path) -> io::Result<Self> {
-        let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() })
+        let (listener, inode) = fresh(path)?;
+        Ok(Self { listener, path: path.to_owned(), inode })
     }
 
     pub(crate) async fn accept(&mut self) -> io::Result<Connection> {
-        self.listener.accept().await.map(|(stream, _)| stream)
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => return accepted.map(|(stream, _)| stream),
+                () = sleep(LOOK_EVERY) => self.come_back(),
+            }
+        }
+    }
+
+    /// Listens anew if the socket is gone, and its directory may be made.
+    fn come_back(&mut self) {
+        let gone = fs::symlink_metadata(&self.path);
+        if !gone.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return;
+        }
+        if let Some(parent) = self.path.parent() {
+            // Only this one: what is above it is the system's to make. That it is there already is as good.
+            let _ = fs::DirBuilder::new().mode(0o700).create(parent);
+        }
+        if let Ok((listener, inode)) = fresh(&self.path) {
+            tracing::info!(socket = %self.path.display(), "the socket was gone and is back");
+            // Not all of it at once: the new socket may have the old one's number, and the old one's end would remove it.
+            (self.listener, self.inode) = (listener, inode);
+        }
     }
 }
 
@@ -52,6 +80,13 @@ impl Drop for Listener {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// A socket where nothing is, and its number.
+fn fresh(path: &Path) -> io::Result<(UnixListener, u64)> {
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok((listener, fs::symlink_metadata(path)?.ino()))
 }
 
 /// Removes the socket of a program that is gone: one that refuses connections.
@@ -118,6 +153,22 @@ mod tests {
         let path = dir.path().join("docker.sock");
         let _listener = bind(&path).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_that_was_removed_with_its_directory_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        fs::create_dir(&run).unwrap();
+        let path = run.join("docker.sock");
+        let mut listener = bind(&path).await.unwrap();
+        let accepted = tokio::spawn(async move { listener.accept().await });
+        fs::remove_dir_all(&run).unwrap();
+        while UnixStream::connect(&path).await.is_err() {
+            sleep(LOOK_EVERY).await;
+        }
+        accepted.await.unwrap().unwrap();
+        assert_eq!(fs::metadata(&run).unwrap().mode() & 0o777, 0o700);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use super::{
     datagrams,
     places::{Place, Share},
 };
-use crate::{Accept, Guest, accept::serve_each_in, copy};
+use crate::{Accept, Guest, copy, serve_each_in};
 use caisson_guest_proto::{PortForward, PortProtocol, RelayProtocol, RelayRequest};
 use std::{
     io,

@@ -5,11 +5,10 @@
 
 use std::{
     io::{self, Write},
-    path::Path,
     time::Duration,
 };
 
-use caisson_hypervisor::{LaunchError, console::BoundedLog};
+use caisson_hypervisor::console::BoundedLog;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     task::JoinHandle,
@@ -17,18 +16,10 @@ use tokio::{
 
 /// What QEMU is to write the console to.
 pub(super) const OUTPUT: &str = "/proc/self/fd/1";
-/// The most that a log holds: a boot says some 100 KiB.
-const LOG_BYTES: u64 = 16 << 20;
 /// The most that is copied at once.
 const BUFFER: usize = 16 << 10;
 /// How long the last lines of a QEMU that has ended may take to reach the file.
 const LAST_LINES: Duration = Duration::from_secs(2);
-
-/// Begins a boot's log. The one before is kept beside it.
-pub(super) fn begin(log: &Path) -> Result<BoundedLog, LaunchError> {
-    let action = "start the console log";
-    BoundedLog::begin(log, LOG_BYTES).map_err(|source| LaunchError::File { action, path: log.into(), source })
-}
 
 /// A console that is being recorded, until QEMU ends.
 #[derive(Debug)]
@@ -73,6 +64,8 @@ async fn copy(mut output: impl AsyncRead + Unpin, mut log: impl Write) -> io::Re
 #[cfg(test)]
 mod tests {
     use std::{collections::VecDeque, fs};
+
+    use caisson_hypervisor::console::begin;
 
     use super::*;
 

@@ -19,7 +19,8 @@ use std::{
 };
 
 use caisson_hypervisor::{
-    BoxFuture, Capabilities, Hypervisor, LaunchError, Launched, VmSpec, console::BoundedLog,
+    BoxFuture, Capabilities, Hypervisor, LaunchError, Launched, VmSpec,
+    console::{BoundedLog, begin},
 };
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -72,7 +73,7 @@ impl Qemu {
         let acceleration = self.kvm(&qemu, &spec.kernel).await.capabilities().acceleration;
         let sockets = Sockets::within(&spec.runtime_dir);
         let mut records = Records::end_leftovers(&spec.runtime_dir);
-        let log = console::begin(&spec.console_log)?;
+        let log = begin(&spec.console_log)?;
         let (vsock, incoming) = vsock::plug(&sockets.vsock, &spec.listen)?;
         let (arguments, qmp) = (arguments::machine(spec, &acceleration, &sockets), listen(&sockets.qmp)?);
         let (qemu, console) = start(&qemu, &arguments, log, &mut records).await?;

@@ -31,6 +31,9 @@ use super::task::{History, KILLED};
 use super::{Containers, Handle, cgroup, pause, remove};
 use crate::error::chain;
 
+/// How long clients wait for containers to be started again.
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
+
 /// What is to be done with a container that was found.
 enum Next {
     /// It lives, or stays as it is.
@@ -107,7 +110,10 @@ impl Containers {
             starting = to_start.len(),
             "containers found"
         );
-        start_again(to_start).await;
+        // Whoever asks next finds them up, unless there are too many for that: then clients, who may want some of them gone, come first.
+        if tokio::time::timeout(STARTS_WITHIN, tokio::spawn(start_again(to_start))).await.is_err() {
+            info!("clients are served while containers are still being started again");
+        }
         Ok(())
     }
 
