@@ -103,7 +103,7 @@ fn a_proxy_is_used(kind: Kind) -> Result<()> {
             ("HTTPS_PROXY", format!("http://127.0.0.1:{port}")),
             ("NO_PROXY", without.to_owned()),
         ];
-        let insecure = ["--insecure-registry".to_owned(), OUTSIDE.to_owned()];
+        let insecure = ["--insecure-registry".to_owned(), format!("{OUTSIDE}/32")];
         let on = Engine::start_told(kind, Setting::default(), told(&insecure, &variables))?;
         let registry = Registry::start(&on, Access::OpenOutside)?;
         let seen = Arc::new(Mutex::new(BTreeSet::new()));

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::digest::{ChainId, DiffId};
+use crate::platform::Platform;
 
 /// An image's configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -84,9 +85,29 @@ impl ImageConfig {
         }
     }
 
-    /// Whether it is for this platform; very old images that do not say what they are for are for any.
+    /// Whether it is for this platform, or for another that this one runs.
     pub fn is_for(&self, wanted: &Platform) -> bool {
-        self.os.is_empty() || self.architecture.is_empty() || wanted.runs(&self.platform())
+        self.rank_for(wanted).is_some()
+    }
+
+    /// How well it does on this platform, the less the better; nothing if it does not run there. Many configurations leave
+    /// their variant out: such a one is for any, if there is nothing better.
+    pub(crate) fn rank_for(&self, wanted: &Platform) -> Option<usize> {
+        if self.is_for_any() {
+            return Some(0);
+        }
+        let own = self.platform();
+        wanted.rank(&own).or_else(|| (own.variant.is_empty() && wanted.is_like(&own)).then_some(usize::MAX))
+    }
+
+    /// Whether it is for this platform and no other.
+    pub(crate) fn is_only_for(&self, wanted: &Platform) -> bool {
+        self.is_for_any() || wanted.is(&self.platform())
+    }
+
+    /// Very old images do not say what they are for.
+    fn is_for_any(&self) -> bool {
+        self.os.is_empty() || self.architecture.is_empty()
     }
 
     /// The chain ids of its layers, lowest first.
@@ -228,7 +249,7 @@ fn is_zero(number: &i64) -> bool {
 }
 
 /// `null` is the same as absent.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
@@ -246,52 +267,6 @@ fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String
         Words::One(word) => vec![word],
         Words::Many(words) => words,
     }))
-}
-
-/// The system an image is for, in Go's words.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Platform {
-    /// `amd64`, `arm64`, …
-    pub architecture: String,
-    /// `linux`.
-    pub os: String,
-    /// `v7`, `v8`; empty for the architecture's usual one.
-    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
-    pub variant: String,
-}
-
-impl Platform {
-    /// The platform that this engine runs on.
-    pub fn here() -> Self {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        Self { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: String::new() }
-    }
-
-    /// Whether what is made for `other` runs here without emulation.
-    pub fn runs(&self, other: &Self) -> bool {
-        self.os == other.os
-            && self.architecture == other.architecture
-            && self.usual_variant() == other.usual_variant()
-    }
-
-    fn usual_variant(&self) -> &str {
-        match (self.architecture.as_str(), self.variant.as_str()) {
-            ("arm64", "v8") | ("amd64", "v1") => "",
-            ("arm", "") => "v7",
-            (_, variant) => variant,
-        }
-    }
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
-    }
 }
 
 #[cfg(test)]
@@ -325,15 +300,22 @@ mod tests {
     }
 
     #[test]
-    fn a_platform_runs_its_usual_variant() {
-        let of = |architecture: &str, variant: &str| Platform {
+    fn a_configuration_without_a_variant_is_for_any() {
+        let config = |architecture: &str, variant: &str| ImageConfig {
             os: "linux".to_owned(),
             architecture: architecture.to_owned(),
             variant: variant.to_owned(),
+            ..ImageConfig::default()
         };
-        assert!(of("arm64", "").runs(&of("arm64", "v8")));
-        assert!(of("arm", "v7").runs(&of("arm", "")));
-        assert!(!of("amd64", "").runs(&of("amd64", "v3")));
-        assert!(!of("amd64", "").runs(&of("arm64", "")));
+        let wanted = |variant: &str| Platform {
+            os: "linux".to_owned(),
+            architecture: "arm".to_owned(),
+            variant: variant.to_owned(),
+        };
+        assert!(config("arm", "").is_for(&wanted("v6")), "it may be for v6");
+        assert!(!config("arm", "v7").is_for(&wanted("v6")));
+        assert!(config("arm", "v6").rank_for(&wanted("v7")) < config("arm", "").rank_for(&wanted("v6")));
+        assert!(config("arm", "v6").is_for(&wanted("v7")) && !config("arm", "v6").is_only_for(&wanted("v7")));
+        assert!(config("", "").is_only_for(&wanted("v7")));
     }
 }

@@ -7,10 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::archive::LoadOptions;
-use crate::config::{ImageConfig, Platform};
+use crate::config::ImageConfig;
 use crate::error::{Classified, ErrorKind};
 use crate::layer::Layers;
 use crate::manifest::{self, Parsed};
+use crate::platform::Platform;
 use crate::reference::{AnyReference, Reference};
 use crate::store::{Limits, Store, read_config};
 

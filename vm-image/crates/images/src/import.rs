@@ -6,11 +6,12 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::changes::{self, ChangeError};
-use crate::config::{History, ImageConfig, Platform, RootFs, RunConfig};
+use crate::config::{History, ImageConfig, RootFs, RunConfig};
 use crate::digest::{DiffId, ImageId};
 use crate::durable::StateError;
 use crate::error::{Classified, ErrorKind};
 use crate::layer::{LayerError, OnDisk};
+use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::{Change, CreateError, Store, TagError, check_tag};
 

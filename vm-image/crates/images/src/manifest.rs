@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Platform;
 use crate::digest::Digest;
+use crate::platform::Platform;
 
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 pub(crate) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -133,20 +133,23 @@ impl Parsed {
 /// How deep indexes may lead to indexes.
 pub(crate) const DEPTH_MAX: usize = 4;
 
-/// What of an index runs on a platform; else an index in it that does not say what it is for.
+/// What of an index runs best on a platform; else an index in it that does not say what it is for.
 pub(crate) fn choose<'a>(manifests: &'a [Descriptor], wanted: &Platform) -> Option<&'a Descriptor> {
-    let fits = |descriptor: &&Descriptor| {
-        let platform = descriptor.platform.as_ref();
-        platform.is_some_and(|platform| wanted.runs(platform))
-    };
+    let ranked = manifests.iter().filter_map(|descriptor| Some((descriptor.rank_for(wanted)?, descriptor)));
+    let best = ranked.min_by_key(|(rank, _)| *rank).map(|(_, descriptor)| descriptor);
     let may_fit = |descriptor: &&Descriptor| descriptor.is_index() && descriptor.platform.is_none();
-    manifests.iter().find(fits).or_else(|| manifests.iter().find(may_fit))
+    best.or_else(|| manifests.iter().find(may_fit))
 }
 
 impl Descriptor {
     /// Whether it points to an index.
     pub(crate) fn is_index(&self) -> bool {
         [DOCKER_INDEX, OCI_INDEX].contains(&self.media_type.as_str())
+    }
+
+    /// How well what it points to runs on a platform, the less the better; nothing if it does not, or does not say.
+    pub(crate) fn rank_for(&self, wanted: &Platform) -> Option<usize> {
+        wanted.rank(self.platform.as_ref()?)
     }
 
     /// What an annotation says.
@@ -178,5 +181,39 @@ mod tests {
         }
         assert!(matches!(Parsed::read(br#"{"schemaVersion":1}"#, ""), Err(ManifestError::SchemaOne)));
         assert!(matches!(Parsed::read(b"{}", "x"), Err(ManifestError::MediaType(_))));
+    }
+
+    #[test]
+    fn the_best_of_an_index_is_chosen() {
+        let platform = |architecture: &str, variant: &str| Platform {
+            os: "linux".to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.to_owned(),
+        };
+        let descriptor = |architecture: &str, variant: &str| Descriptor {
+            media_type: OCI_MANIFEST.to_owned(),
+            size: 0,
+            digest: Digest::of(b""),
+            platform: Some(platform(architecture, variant)),
+            annotations: None,
+        };
+        let index = [
+            descriptor("386", ""),
+            descriptor("arm", "v5"),
+            descriptor("arm", "v7"),
+            descriptor("amd64", ""),
+        ];
+        for (wanted, chosen) in [
+            (platform("amd64", ""), Some("linux/amd64")),
+            (platform("x86_64", ""), Some("linux/amd64")),
+            (platform("i386", ""), Some("linux/386")),
+            (platform("arm64", ""), Some("linux/arm/v7")),
+            (platform("armhf", ""), Some("linux/arm/v7")),
+            (platform("arm", "v6"), Some("linux/arm/v5")),
+            (platform("s390x", ""), None),
+        ] {
+            let found = choose(&index, &wanted).and_then(|found| found.platform.as_ref());
+            assert_eq!(found.map(ToString::to_string).as_deref(), chosen, "{wanted}");
+        }
     }
 }

@@ -1,4 +1,6 @@
-//! What the tests of this crate have in common: tars of any kind, honest or not, and stores.
+//! What the tests of this crate have in common: tars of any kind, honest or not, stores, and a registry.
+
+pub(crate) mod registry;
 
 use std::io::Write;
 use std::path::Path;

@@ -24,6 +24,7 @@ mod name;
 mod options;
 mod record;
 mod size;
+mod tree;
 mod volume;
 mod volumes;
 

@@ -78,21 +78,28 @@ fn finish(parsed: &Parsed, at: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Unmounts it. What is not mounted is as good.
+/// Unmounts all that is mounted there. Nothing is as good.
 pub(crate) fn detach(at: &Path) -> io::Result<()> {
-    match unmount(at, UnmountFlags::empty()) {
-        Ok(()) => Ok(()),
-        // Somebody looks at it; it goes when they do.
-        Err(Errno::BUSY) => Ok(unmount(at, UnmountFlags::DETACH)?),
-        Err(_) if !is_mounted(at)? => Ok(()),
-        Err(error) => Err(error.into()),
+    loop {
+        match unmount(at, UnmountFlags::NOFOLLOW) {
+            // Something else may be under it.
+            Ok(()) => {}
+            // Somebody looks at it; it goes when they do.
+            Err(Errno::BUSY) => unmount(at, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?,
+            // `umount(2)`: it is not a mount point.
+            Err(Errno::INVAL) => return Ok(()),
+            Err(_) if !is_mounted(at)? => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
-/// Whether something is mounted at a directory.
+/// Whether something is mounted at a directory, whose path leads through no link: the kernel's table has none.
 pub(crate) fn is_mounted(at: &Path) -> io::Result<bool> {
     // Paths in there have their blanks as `\040`; the way to a volume has what the data root's name has.
-    let at = at.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011");
+    let at = [('\\', "\\134"), (' ', "\\040"), ('\t', "\\011"), ('\n', "\\012")]
+        .into_iter()
+        .fold(at.to_string_lossy().into_owned(), |text, (letter, told)| text.replace(letter, told));
     let table = fs::read_to_string("/proc/thread-self/mountinfo")?;
     Ok(table.lines().any(|line| line.split(' ').nth(4) == Some(at.as_str())))
 }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::error::{At, OpenError, VolumeError};
-use crate::name;
 use crate::volume::Volume;
+use crate::{mount, name, tree};
 
 const FORMAT: u32 = 1;
 const RECORD: &str = "volume.json";
@@ -68,19 +68,20 @@ fn lay_out(aside: &Path, volume: &Volume) -> Result<(), VolumeError> {
     file.write_all(&bytes).and_then(|()| file.sync_all()).at("write", &path)
 }
 
-/// Takes a volume's name away for good, and returns where its files are until [`discard`] removes them.
-pub(crate) fn unname(root: &Path, name: &str) -> Result<PathBuf, VolumeError> {
-    let home = root.join(name);
-    let gone = root.join(format!("{GONE}{}", name::random()));
-    fs::rename(&home, &gone).at("remove", &home)?;
+/// Takes a volume's name away for good, and returns the one that its files have until [`discard`] removes them.
+pub(crate) fn unname(root: &Path, name: &str) -> Result<String, VolumeError> {
+    let (home, gone) = (root.join(name), format!("{GONE}{}", name::random()));
+    fs::rename(&home, root.join(&gone)).at("remove", &home)?;
     sync(root)?;
     Ok(gone)
 }
 
-/// Removes the files of a volume without a name. What cannot be removed now is removed at the next start.
-pub(crate) fn discard(gone: &Path) {
-    if let Err(error) = fs::remove_dir_all(gone) {
-        tracing::warn!(path = %gone.display(), %error, "the files of a removed volume are left until the next start");
+/// Removes the files of a volume without a name, and nothing that is mounted among them. What cannot be removed now is
+/// removed at the next start.
+pub(crate) fn discard(root: &Path, gone: &str) {
+    let removed = mount::detach(&data(root, gone)).and_then(|()| tree::remove(root, gone.as_ref()));
+    if let Err(error) = removed {
+        tracing::warn!(path = gone, %error, "the files of a removed volume are left until the next start");
     }
 }
 
@@ -91,7 +92,7 @@ pub(crate) fn read_all(root: &Path) -> Result<Vec<Volume>, OpenError> {
         let path = entry.at("list", root)?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         if name.starts_with(NEW) || name.starts_with(GONE) {
-            discard(&path);
+            discard(root, name);
         } else if name::check(name).is_ok() {
             volumes.extend(read(root, name)?);
         }

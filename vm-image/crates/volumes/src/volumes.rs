@@ -18,8 +18,12 @@ pub struct Volumes(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// Without links, as the kernel knows it.
     root: PathBuf,
+    /// What is on disk. Locked for moments only: async callers read it.
     entries: Mutex<BTreeMap<String, Entry>>,
+    /// Held by one who makes, removes or takes a volume, for as long as the disk needs.
+    writer: Mutex<()>,
 }
 
 /// A volume with who uses it.
@@ -44,6 +48,7 @@ impl Volumes {
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, OpenError> {
         let root = root.into();
         fs::create_dir_all(&root).at("make", &root)?;
+        let root = fs::canonicalize(&root).at("look at", &root)?;
         let mut entries = BTreeMap::new();
         for volume in record::read_all(&root)? {
             let is_mounted = Device::of(volume.options.as_ref()).is_some()
@@ -51,11 +56,16 @@ impl Volumes {
             let mounted = Arc::new(Mutex::new(Mounted { is_mounted, users: BTreeSet::new() }));
             entries.insert(volume.name.clone(), Entry { volume, holders: BTreeSet::new(), mounted });
         }
-        Ok(Self(Arc::new(Inner { root, entries: Mutex::new(entries) })))
+        Ok(Self(Arc::new(Inner { root, entries: Mutex::new(entries), writer: Mutex::default() })))
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a change; others wait until it is dropped. Taken before any other lock.
+    fn writer(&self) -> MutexGuard<'_, ()> {
+        self.0.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entry(&self, name: &str) -> Result<Entry, VolumeError> {
@@ -67,11 +77,11 @@ impl Volumes {
     pub fn create(&self, mut new: NewVolume, holder: Option<&str>) -> Result<(Volume, bool), VolumeError> {
         new.name_anonymous();
         let NewVolume { name, driver, options, labels } = new;
-        let mut entries = self.entries();
+        let _writer = self.writer();
         if !driver.is_empty() && driver != DRIVER {
             return Err(VolumeError::NoDriver { name, driver });
         }
-        if let Some(known) = entries.get_mut(&name) {
+        if let Some(known) = self.entries().get_mut(&name) {
             known.holders.extend(holder.map(str::to_owned));
             return Ok((known.volume.clone(), false));
         }
@@ -82,7 +92,7 @@ impl Volumes {
         record::make(&self.0.root, &volume)?;
         let holders = holder.map(str::to_owned).into_iter().collect();
         let entry = Entry { volume: volume.clone(), holders, mounted: Arc::default() };
-        entries.insert(volume.name.clone(), entry);
+        self.entries().insert(volume.name.clone(), entry);
         Ok((volume, true))
     }
 
@@ -103,6 +113,8 @@ impl Volumes {
 
     /// Keeps a volume for a container until it [`release`](Self::release)s it.
     pub fn hold(&self, name: &str, container: &str) -> Result<Volume, VolumeError> {
+        // What is being removed cannot be taken.
+        let _writer = self.writer();
         let mut entries = self.entries();
         let entry = entries.get_mut(name).ok_or_else(|| VolumeError::NotFound(name.to_owned()))?;
         entry.holders.insert(container.to_owned());
@@ -118,24 +130,23 @@ impl Volumes {
 
     /// Removes a volume that no container holds, with all that is in it.
     pub fn remove(&self, name: &str) -> Result<(), VolumeError> {
-        let mut entries = self.entries();
-        let entry = entries.get(name).ok_or_else(|| VolumeError::NotFound(name.to_owned()))?;
-        if !entry.holders.is_empty() {
-            let holders = entry.holders.iter().cloned().collect();
+        let writer = self.writer();
+        let Entry { volume, holders, mounted } = self.entry(name)?;
+        if !holders.is_empty() {
+            let holders = holders.into_iter().collect();
             return Err(VolumeError::InUse { name: name.to_owned(), holders });
         }
-        let mounted = Arc::clone(&entry.mounted);
         let mut mounted = mounted.lock().unwrap_or_else(PoisonError::into_inner);
         if !mounted.users.is_empty() {
             let holders = mounted.users.iter().cloned().collect();
             return Err(VolumeError::InUse { name: name.to_owned(), holders });
         }
-        // Before anything is removed: what is in there is not the volume's.
-        mounted.unmount(&entry.volume)?;
+        // Before anything is removed, and whatever is known of it: what is in there is not the volume's.
+        mounted.unmount(&volume)?;
         let gone = record::unname(&self.0.root, name)?;
-        entries.remove(name);
-        drop(entries);
-        record::discard(&gone);
+        self.entries().remove(name);
+        drop(writer);
+        record::discard(&self.0.root, &gone);
         Ok(())
     }
 
@@ -168,7 +179,7 @@ impl Volumes {
         let Ok(Entry { volume, mounted, .. }) = self.entry(name) else { return Ok(()) };
         let mut mounted = mounted.lock().unwrap_or_else(PoisonError::into_inner);
         mounted.users.remove(user);
-        if mounted.users.is_empty() { mounted.unmount(&volume) } else { Ok(()) }
+        if mounted.users.is_empty() { mounted.settle(&volume) } else { Ok(()) }
     }
 
     /// Unmounts what nobody uses: for the engine's start, when it has told who uses what.
@@ -177,7 +188,7 @@ impl Volumes {
         for Entry { volume, mounted, .. } in entries {
             let mut mounted = mounted.lock().unwrap_or_else(PoisonError::into_inner);
             if mounted.users.is_empty()
-                && let Err(error) = mounted.unmount(&volume)
+                && let Err(error) = mounted.settle(&volume)
             {
                 tracing::error!(volume = volume.name, %error, "a volume that nobody uses stays mounted");
             }
@@ -186,11 +197,14 @@ impl Volumes {
 }
 
 impl Mounted {
+    /// Unmounts what is known to be mounted.
+    fn settle(&mut self, volume: &Volume) -> Result<(), VolumeError> {
+        if self.is_mounted { self.unmount(volume) } else { Ok(()) }
+    }
+
     fn unmount(&mut self, volume: &Volume) -> Result<(), VolumeError> {
-        if self.is_mounted {
-            mount::detach(&volume.path).at("unmount", &volume.path)?;
-            self.is_mounted = false;
-        }
+        mount::detach(&volume.path).at("unmount", &volume.path)?;
+        self.is_mounted = false;
         Ok(())
     }
 }

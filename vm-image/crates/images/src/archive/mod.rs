@@ -12,11 +12,12 @@ mod spool;
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 
-use crate::config::{ImageConfig, Platform};
+use crate::config::ImageConfig;
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::durable::StateError;
 use crate::error::{Classified, ErrorKind};
 use crate::layer::{LayerError, Staged};
+use crate::platform::Platform;
 use crate::reference::{Reference, ReferenceError};
 use crate::store::{CreateError, Manifest, Store};
 use crate::tar::TarError;
@@ -238,7 +239,7 @@ impl Store {
             return oci::plan(spool, &index.ok_or(LoadError::NoManifest)?, platform, limits);
         };
         let mut planned = docker::plan(spool, &manifest, limits)?;
-        planned.retain(|image| platform.is_none_or(|wanted| image.config.is_for(wanted)));
+        planned.retain(|image| platform.is_none_or(|wanted| image.config.is_only_for(wanted)));
         let kept = index.map(|index| oci::manifests(spool, &index, limits)).unwrap_or_default();
         for (config, kept) in kept {
             if let Some(image) = planned.iter_mut().find(|image| Digest::of(&image.bytes) == config) {

@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 
 use super::spool::Spool;
 use super::{Kept, Layer, LoadError, Planned};
-use crate::config::Platform;
 use crate::digest::Digest;
 use crate::manifest::{self, DEPTH_MAX, Descriptor, ImageManifest};
+use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::{Limits, Manifest, read_config};
 
@@ -147,9 +147,7 @@ impl Planner<'_> {
             return self.add(planned, &self.choose(all)?, Some((name, false)));
         }
         let here = Platform::here();
-        let runs_here =
-            |found: &Found| found.descriptor.platform.as_ref().is_some_and(|platform| here.runs(platform));
-        all.sort_by_key(|found| !runs_here(found));
+        all.sort_by_key(|found| found.descriptor.rank_for(&here).unwrap_or(usize::MAX));
         let mut whole = all.iter().filter(|found| self.is_whole(&found.descriptor)).peekable();
         if whole.peek().is_none() {
             // It says what is missing.
@@ -188,18 +186,23 @@ impl Planner<'_> {
         Ok(found)
     }
 
-    /// The one for the platform that is asked for; else for this one; else the only one.
+    /// The one for exactly the platform that is asked for; else the best for this one; else the only one.
     fn choose(&self, all: Vec<Found>) -> Result<Found, LoadError> {
         let here = Platform::here();
-        let wanted = self.platform.unwrap_or(&here);
-        let is_wanted =
-            |found: &&Found| found.descriptor.platform.as_ref().is_some_and(|platform| wanted.runs(platform));
         let only = match all.as_slice() {
             [only] if self.platform.is_none() || only.descriptor.platform.is_none() => Some(only),
             _ => None,
         };
-        let chosen = all.iter().find(is_wanted).or(only).cloned();
-        chosen.ok_or_else(|| LoadError::NoPlatform(wanted.clone()))
+        let rank = |found: &Found| match self.platform {
+            Some(wanted) => {
+                found.descriptor.platform.as_ref().is_some_and(|found| wanted.is(found)).then_some(0)
+            }
+            None => found.descriptor.rank_for(&here),
+        };
+        let ranked = all.iter().filter_map(|found| Some((rank(found)?, found)));
+        let best = ranked.min_by_key(|(rank, _)| *rank).map(|(_, found)| found);
+        let wanted = self.platform.unwrap_or(&here);
+        best.or(only).cloned().ok_or_else(|| LoadError::NoPlatform(wanted.clone()))
     }
 
     fn manifest(&self, descriptor: &Descriptor) -> Result<(ImageManifest, Vec<u8>), LoadError> {
@@ -240,7 +243,7 @@ impl Planner<'_> {
             return Ok(());
         }
         let config = read_config(&bytes)?;
-        if let Some(wanted) = self.platform.filter(|wanted| !config.is_for(wanted)) {
+        if let Some(wanted) = self.platform.filter(|wanted| !config.is_only_for(wanted)) {
             return Err(LoadError::NoPlatform(wanted.clone()));
         }
         let layers = manifest.layers.iter().map(|layer| self.layer(layer)).collect::<Result<_, _>>()?;

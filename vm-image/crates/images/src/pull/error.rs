@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::config::Platform;
 use crate::digest::{DiffId, Digest};
 use crate::durable::StateError;
 use crate::error::{Classified, ErrorKind};
 use crate::layer::LayerError;
 use crate::manifest::ManifestError;
+use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::RegistryError;
 use crate::store::CreateError;
@@ -75,6 +75,8 @@ impl PullError {
     pub(super) fn is_of_source(&self) -> bool {
         match self {
             Self::Registry(_) | Self::Verification(_) | Self::DiffId { .. } => true,
+            // Bytes that are wrong, which came to light before their digest did.
+            Self::Layer(error) => error.kind() == ErrorKind::Invalid,
             Self::Shared(error) => error.is_of_source(),
             _ => false,
         }

@@ -15,13 +15,16 @@ pub use error::PullError;
 
 use std::sync::Arc;
 
-use crate::config::{ImageConfig, Platform};
+use crate::config::ImageConfig;
 use crate::digest::{Digest, ImageId};
 use crate::layer::{Compression, LayerBlob};
 use crate::manifest::{self, Descriptor, ImageManifest, Parsed};
+use crate::platform::Platform;
 use crate::progress::{self, Detail, Listener};
 use crate::reference::Reference;
-use crate::registry::{self, Credentials, Document, Purpose, Registry, RegistryConfig, RegistryError};
+use crate::registry::{
+    self, Credentials, Document, Purpose, Registry, RegistryConfig, RegistryError, patiently,
+};
 use crate::store::{Manifest, OwnedLease, Store, read_config};
 use told::Told;
 use transfer::{Transfers, Wanted};
@@ -126,7 +129,7 @@ impl Puller {
                 manifests.into_iter().filter_map(|manifest| manifest.platform).collect()
             }
             Parsed::Image(manifest) => {
-                let bytes = registry.small_blob(&manifest.config.digest).await?;
+                let bytes = patiently(|| registry.small_blob(&manifest.config.digest)).await?;
                 let config: ImageConfig = serde_json::from_slice(&bytes).map_err(|e| invalid(&e))?;
                 vec![config.platform()]
             }
@@ -184,7 +187,10 @@ impl Puller {
         to: &Listener,
     ) -> Result<OwnedLease, PullError> {
         let diff_ids = &plan.config.rootfs.diff_ids;
-        let (lease, present) = self.store.lease_owned(diff_ids);
+        let (store, wanted) = (self.store.clone(), diff_ids.clone());
+        // It waits for whoever changes the store, and so for the disk.
+        let leasing = tokio::task::spawn_blocking(move || store.lease_owned(&wanted)).await;
+        let (lease, present) = leasing.map_err(|error| PullError::Engine(error.to_string()))?;
         if self.store.config(image).is_ok() && present.iter().all(|present| *present) {
             return Ok(lease);
         }
@@ -281,17 +287,21 @@ async fn plan(
             Parsed::Index(manifests) => {
                 let chosen = manifest::choose(&manifests, wanted)
                     .ok_or_else(|| PullError::NoPlatform(wanted.clone()))?;
-                let next = registry.get_manifest(&chosen.digest.to_string()).await?;
+                let chosen = chosen.digest.to_string();
+                let next = patiently(|| registry.get_manifest(&chosen)).await?;
                 // The outermost is what the name leads to.
                 index.get_or_insert(std::mem::replace(&mut document, next));
                 depth += 1;
             }
         }
     };
-    let bytes = registry.small_blob(&manifest.config.digest).await?;
+    let bytes = patiently(|| registry.small_blob(&manifest.config.digest)).await?;
     let config = read_config(&bytes)?;
     if config.rootfs.diff_ids.len() != manifest.layers.len() {
         return Err(PullError::LayerCount);
     }
     Ok(Plan { manifest, document, index, config, bytes })
 }
+
+#[cfg(test)]
+mod tests;

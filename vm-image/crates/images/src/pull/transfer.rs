@@ -5,35 +5,32 @@
 //! ```
 //!
 //! A connection that breaks is made again from the byte that came last, with a pause that grows, until no byte has come
-//! for [`FRUITLESS_MAX`] attempts. The digest is taken while the bytes come; the layer gets its name only if it is right.
-//! Whoever wants the layer holds the [`Transfer`]; when the last lets go, it ends and leaves nothing.
+//! for some attempts ([`Patience`]). A layer that is refused is not downloaded any further. The digest is taken while the
+//! bytes come; the layer gets its name only if it is right. Whoever wants the layer holds the [`Transfer`]; when the last
+//! lets go, it ends and leaves nothing.
 
 use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
-use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::PullError;
 use crate::digest::{DiffId, Digest};
-use crate::growing::Growing;
-use crate::layer::{LayerError, Space};
-use crate::registry::{Registry, RegistryError};
+use crate::error::{Classified, ErrorKind};
+use crate::growing::{Growing, Reader};
+use crate::layer::{LayerError, Space, Staged};
+use crate::registry::{Patience, Pause, Registry, RegistryError};
 use crate::store::Store;
 
 /// How many layers are unpacked at once: what bounds the memory, also when they come faster than they are unpacked.
 const UNPACKED_AT_ONCE: usize = 3;
-/// After how many attempts in a row that brought nothing a download fails, as in dockerd.
-const FRUITLESS_MAX: u32 = 5;
-/// The longest pause that a registry may ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The pause before the second attempt; it doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// How much more of a layer that was refused is downloaded, to know whether its bytes are those that were asked for.
+const VERIFIED_AT_MOST: u64 = 16 << 20;
 
 /// All layers on their way.
 #[derive(Debug)]
@@ -173,37 +170,7 @@ struct Work {
 impl Work {
     async fn run(self) -> Result<(), PullError> {
         let work = Arc::new(self);
-        let slot = tokio::select! {
-            () = work.cancel.cancelled() => return Err(PullError::Cancelled),
-            slot = Arc::clone(&work.slots).acquire_owned() => slot,
-        };
-        work.state.set(1);
-        let (growing, path) = Growing::new(&work.store.tmp())?;
-        let (store, digest) = (work.store.clone(), work.wanted.digest);
-        let reader = growing.reader(Arc::clone(&work.state.unpacked));
-        let unpackers = Arc::clone(&work.unpackers);
-        let unpacking = tokio::spawn(async move {
-            // Nobody closes it.
-            let _turn = unpackers.acquire_owned().await;
-            let unpack = move || store.layer_store().stage_file(reader, path, digest, store.limits());
-            tokio::task::spawn_blocking(unpack).await
-        });
-        // On a thread of its own, since it hashes and writes.
-        let (downloading, into) = (Arc::clone(&work), Arc::clone(&growing));
-        let handle = tokio::runtime::Handle::current();
-        let downloaded = tokio::task::spawn_blocking(move || handle.block_on(downloading.download(&into)));
-        let downloaded = downloaded.await.unwrap_or_else(|error| Err(PullError::Engine(error.to_string())));
-        growing.break_off();
-        drop(slot);
-        let unpacked = {
-            if downloaded.is_ok() {
-                work.state.set(3);
-            }
-            let ended = unpacking.await.and_then(|unpacked| unpacked);
-            ended.map_err(|error| PullError::Engine(error.to_string()))?
-        };
-        downloaded?;
-        let staged = unpacked?;
+        let staged = work.stage().await?;
         if staged.diff_id != work.wanted.diff_id {
             return Err(PullError::DiffId { expected: work.wanted.diff_id, found: staged.diff_id });
         }
@@ -211,15 +178,84 @@ impl Work {
             return Err(PullError::Cancelled);
         }
         let publishing = Arc::clone(&work);
-        let published = tokio::task::spawn_blocking(move || publishing.store.publish_layer(staged));
+        let published = spawn_blocking(move || publishing.store.publish_layer(staged));
         published.await.map_err(|error| PullError::Engine(error.to_string()))??;
         work.state.set(4);
         Ok(())
     }
 
-    async fn download(&self, into: &Growing) -> Result<(), PullError> {
+    /// Downloads and unpacks, both at the same time; ends with the first that fails.
+    async fn stage(self: &Arc<Self>) -> Result<Staged, PullError> {
+        let slot = tokio::select! {
+            () = self.cancel.cancelled() => return Err(PullError::Cancelled),
+            slot = Arc::clone(&self.slots).acquire_owned() => slot,
+        };
+        self.state.set(1);
+        let (growing, path) = Growing::new(&self.store.tmp())?;
+        let mut unpacking = self.unpack(growing.reader(Arc::clone(&self.state.unpacked)), path);
+        let stop = self.cancel.child_token();
+        // On a thread of its own, since it hashes and writes.
+        let (work, into, stopped) = (Arc::clone(self), Arc::clone(&growing), stop.clone());
+        let handle = tokio::runtime::Handle::current();
+        let mut downloading = spawn_blocking(move || handle.block_on(work.download(&into, &stopped)));
         tokio::select! {
-            () = self.cancel.cancelled() => Err(PullError::Cancelled),
+            // What has come whole may be unpacked as well when this is looked at.
+            biased;
+            downloaded = &mut downloading => match joined(downloaded) {
+                Ok(()) => {
+                    drop(slot);
+                    self.state.set(3);
+                    joined(unpacking.await)
+                }
+                Err(error) => {
+                    growing.break_off();
+                    // It says no more than that nothing more came.
+                    drop(unpacking.await);
+                    Err(error)
+                }
+            },
+            unpacked = &mut unpacking => match joined(unpacked) {
+                Ok(staged) => joined(downloading.await).map(|()| staged),
+                Err(error) => Err(self.refused(error, &growing, downloading, &stop).await),
+            },
+        }
+    }
+
+    /// Unpacks what comes, when it is its turn.
+    fn unpack(&self, from: Reader, path: tempfile::TempPath) -> JoinHandle<Result<Staged, PullError>> {
+        let (store, digest, unpackers) =
+            (self.store.clone(), self.wanted.digest, Arc::clone(&self.unpackers));
+        tokio::spawn(async move {
+            // Nobody closes it.
+            let _turn = unpackers.acquire_owned().await;
+            let unpack = move || store.layer_store().stage_file(from, path, digest, store.limits());
+            joined(spawn_blocking(move || unpack().map_err(PullError::from)).await)
+        })
+    }
+
+    /// Ends the download of a layer that could not be unpacked; why not. Bytes that are not those that were asked for
+    /// explain whatever is wrong with them, so a little that is left is downloaded to know.
+    async fn refused(
+        &self,
+        error: PullError,
+        into: &Growing,
+        download: JoinHandle<Result<(), PullError>>,
+        stop: &CancellationToken,
+    ) -> PullError {
+        let is_of_bytes = matches!(&error, PullError::Layer(refused) if refused.kind() == ErrorKind::Invalid);
+        let left = self.wanted.size.checked_sub(into.length()).filter(|_| self.wanted.size > 0);
+        if is_of_bytes && left.is_some_and(|left| left <= VERIFIED_AT_MOST) {
+            return joined(download.await).err().unwrap_or(error);
+        }
+        stop.cancel();
+        // It says no more than that it was stopped.
+        drop(download.await);
+        error
+    }
+
+    async fn download(&self, into: &Growing, stop: &CancellationToken) -> Result<(), PullError> {
+        tokio::select! {
+            () = stop.cancelled() => Err(PullError::Cancelled),
             done = self.fetch(into) => done,
         }
     }
@@ -230,20 +266,20 @@ impl Work {
         let tmp = self.store.tmp();
         let mut space = Space::of(&tmp, keep_free).map_err(|error| self.cannot_write(error))?;
         let mut hasher = Sha256::new();
-        let mut fruitless = 0;
+        let mut patience = Patience::default();
         loop {
             let before = into.length();
             match self.attempt(into, &mut hasher, &mut space).await {
                 Ok(()) => break,
-                Err(PullError::Registry(error)) if error.is_passing() => {
-                    fruitless = if into.length() > before { 0 } else { fruitless + 1 };
-                    if fruitless >= FRUITLESS_MAX {
-                        return Err(error.into());
-                    }
-                    tracing::debug!(digest = %self.wanted.digest, %error, fruitless, "download broke off");
-                    let asked_for = error.refusal().and_then(|refusal| refusal.retry_after);
-                    self.pause(fruitless, asked_for).await;
+                // It is asked for the rest at once.
+                Err(PullError::Registry(error)) if error.is_passing() && into.length() > before => {
+                    tracing::debug!(digest = %self.wanted.digest, %error, "download broke off");
+                    patience = Patience::default();
                 }
+                Err(PullError::Registry(error)) => match patience.after(&error) {
+                    Some(pause) => self.pause(pause).await,
+                    None => return Err(error.into()),
+                },
                 Err(error) => return Err(error),
             }
         }
@@ -295,15 +331,15 @@ impl Work {
         }
     }
 
-    /// Waits before the next attempt: not at all after one that brought something, else longer each time, never all clients
-    /// at the same moment, and at least the seconds that the registry asks for.
-    async fn pause(&self, fruitless: u32, asked_for: Option<u64>) {
-        let Some(doublings) = fruitless.checked_sub(1) else { return };
-        let whole = FIRST_PAUSE.saturating_mul(1 << doublings.min(5));
-        let asked_for = Duration::from_secs(asked_for.unwrap_or_default()).min(LONGEST_PAUSE);
-        self.state.pause.store(whole.max(asked_for).as_secs(), Ordering::Relaxed);
-        let jittered = whole.mul_f64(rand::rng().random_range(0.75..1.0));
-        tokio::time::sleep(jittered.max(asked_for)).await;
+    /// Waits before the next attempt, and tells so.
+    async fn pause(&self, pause: Pause) {
+        self.state.pause.store(pause.seconds, Ordering::Relaxed);
+        pause.wait().await;
         self.state.pause.store(0, Ordering::Relaxed);
     }
+}
+
+/// What a task ended in.
+fn joined<T>(ended: Result<Result<T, PullError>, JoinError>) -> Result<T, PullError> {
+    ended.unwrap_or_else(|error| Err(PullError::Engine(error.to_string())))
 }

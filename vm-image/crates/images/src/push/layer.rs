@@ -19,13 +19,9 @@ use crate::growing::{Growing, Writer};
 use crate::layer::{Compression, HashedWriter, LayerBlob, LayerRecord, decompressed};
 use crate::progress::{self, Detail, Listener};
 use crate::reference::Reference;
-use crate::registry::{Mounted, Registry, RegistryError, Upload};
+use crate::registry::{Mounted, Patience, Registry, Upload, patiently};
 use crate::store::Store;
 
-/// After how many attempts in a row that brought nothing an upload fails, as in dockerd.
-const FRUITLESS_MAX: u32 = 5;
-/// The pause before the second attempt; it doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// How often a client is told how far an upload is.
 const EVERY: Duration = Duration::from_millis(100);
 /// How many other repositories are asked for a layer.
@@ -87,11 +83,21 @@ impl<'a> LayerPush<'a> {
                 return Ok(blob);
             }
             Err(Some(upload)) => upload,
-            Err(None) => self.registry.begin_upload().await?,
+            Err(None) => self.begin().await?,
         };
-        let blob = self.upload(upload).await?;
+        let blob = match self.upload(upload).await {
+            // Lost, as by a registry that was started anew: all of it goes again, once.
+            Err(PushError::Registry(error)) if error.is_not_found() => {
+                self.upload(self.begin().await?).await?
+            }
+            done => done?,
+        };
         self.tell("Pushed", Detail::Step).await;
         Ok(blob)
+    }
+
+    async fn begin(&self) -> Result<Upload, PushError> {
+        Ok(patiently(|| self.registry.begin_upload()).await?)
     }
 
     /// The blobs that may stand for this layer: the kept one, or what was made of it before.
@@ -112,7 +118,7 @@ impl<'a> LayerPush<'a> {
 
     async fn there_already(&self) -> Result<Option<LayerBlob>, PushError> {
         for blob in self.candidates() {
-            if self.registry.blob_size(&blob.digest).await?.is_some() {
+            if patiently(|| self.registry.blob_size(&blob.digest)).await?.is_some() {
                 return Ok(Some(blob));
             }
         }
@@ -128,7 +134,7 @@ impl<'a> LayerPush<'a> {
             known.filter_map(|remote| Some((remote.blob, remote.repository.strip_prefix(&registry)?)));
         let mut begun = None;
         for (blob, path) in paths.filter(|(_, path)| *path != self.name.path()).take(MOUNTS_MAX) {
-            match self.registry.mount(&blob.digest, path).await {
+            match patiently(|| self.registry.mount(&blob.digest, path)).await {
                 Ok(Mounted::Yes) => return Ok(Ok((blob, path.to_owned()))),
                 Ok(Mounted::No(upload)) => begun = Some(upload),
                 // Where one may not read, nothing can be taken from.
@@ -168,8 +174,19 @@ impl<'a> LayerPush<'a> {
         };
         let upload = upload?;
         self.tell("Pushing", Detail::Bytes { current: source.total, total: source.total }).await;
-        self.registry.end_upload(&upload, &blob.digest).await?;
+        self.end(&upload, &blob).await?;
         Ok(blob)
+    }
+
+    /// Ends an upload. One that is not known any more may have ended before: then the answer to that was lost.
+    async fn end(&self, upload: &Upload, blob: &LayerBlob) -> Result<(), PushError> {
+        match patiently(|| self.registry.end_upload(upload, &blob.digest)).await {
+            Err(error) if error.is_not_found() => {
+                let there = patiently(|| self.registry.blob_size(&blob.digest)).await?;
+                there.map(drop).ok_or(PushError::Registry(error))
+            }
+            ended => Ok(ended?),
+        }
     }
 
     /// Tells, and forgets the blob, so that the next pull or load brings it anew instead of finding the layer there.
@@ -209,37 +226,32 @@ impl<'a> LayerPush<'a> {
 
     /// Sends all bytes, with as many attempts as it takes.
     async fn send(&self, source: &Source, mut upload: Upload) -> Result<Upload, PushError> {
-        let (mut arrived, mut fruitless) = (0, 0);
+        let (mut arrived, mut patience) = (0, Patience::default());
         loop {
             let body = || body(source, arrived, self.kept.is_some());
-            match self.registry.send_bytes(&upload, body).await {
+            let error = match self.registry.send_bytes(&upload, body).await {
                 Ok(next) => return Ok(next),
-                Err(error) if error.is_passing() && !source.bytes.is_broken() => {
-                    let before = arrived;
-                    (arrived, upload) = self.state(&upload, &error).await?;
-                    fruitless = if arrived > before { 0 } else { fruitless + 1 };
-                    if fruitless >= FRUITLESS_MAX {
-                        return Err(error.into());
-                    }
-                }
-                Err(error) => return Err(error.into()),
+                Err(error) => error,
+            };
+            let pause = patience.after(&error).filter(|_| !source.bytes.is_broken());
+            let Some(pause) = pause else { return Err(error.into()) };
+            tracing::debug!(layer = %self.diff_id, %error, "upload broke off");
+            pause.wait().await;
+            let before = arrived;
+            (arrived, upload) = self.state(&upload).await?;
+            if arrived > before {
+                patience = Patience::default();
             }
         }
     }
 
-    /// Where an upload that broke off is, after a pause; a new one if the registry has lost it.
-    async fn state(&self, upload: &Upload, why: &RegistryError) -> Result<(u64, Upload), PushError> {
-        tracing::debug!(layer = %self.diff_id, error = %why, "upload broke off");
-        for attempt in 0..FRUITLESS_MAX {
-            tokio::time::sleep(FIRST_PAUSE.saturating_mul(1 << attempt)).await;
-            match self.registry.upload_state(upload).await {
-                Ok(state) => return Ok(state),
-                Err(error) if error.is_not_found() => return Ok((0, self.registry.begin_upload().await?)),
-                Err(error) if error.is_passing() => {}
-                Err(error) => return Err(error.into()),
-            }
+    /// Where an upload that broke off is; a new one if the registry has lost it.
+    async fn state(&self, upload: &Upload) -> Result<(u64, Upload), PushError> {
+        match patiently(|| self.registry.upload_state(upload)).await {
+            Ok(state) => Ok(state),
+            Err(error) if error.is_not_found() || error.is_passing() => Ok((0, self.begin().await?)),
+            Err(error) => Err(error.into()),
         }
-        Ok((0, self.registry.begin_upload().await?))
     }
 }
 

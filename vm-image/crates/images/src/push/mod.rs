@@ -21,13 +21,14 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::config::{ImageConfig, Platform};
+use crate::config::ImageConfig;
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::layer::LayerBlob;
 use crate::manifest::{self, Descriptor, ImageManifest, Parsed};
+use crate::platform::Platform;
 use crate::progress::{self, Detail, Listener};
 use crate::reference::Reference;
-use crate::registry::{self, Credentials, Purpose, Registry, RegistryConfig};
+use crate::registry::{self, Credentials, Purpose, Registry, RegistryConfig, RegistryError, patiently};
 use crate::store::{Manifest, Store};
 use layer::LayerPush;
 
@@ -180,7 +181,7 @@ impl Push<'_> {
         for (.., target) in &done {
             let descriptor = &target.descriptor;
             let digest = descriptor.digest.to_string();
-            self.registry.put_manifest(&digest, &descriptor.media_type, &target.bytes).await?;
+            patiently(|| self.registry.put_manifest(&digest, &descriptor.media_type, &target.bytes)).await?;
         }
         let (index, is_part) = index(self.store, &done)?;
         self.put(&index).await?;
@@ -218,7 +219,7 @@ impl Push<'_> {
     /// Puts something under the name, and tells of it.
     async fn put(&self, target: &Target) -> Result<(), PushError> {
         let (tag, descriptor) = (self.name.tag().unwrap_or("latest"), &target.descriptor);
-        self.registry.put_manifest(tag, &descriptor.media_type, &target.bytes).await?;
+        patiently(|| self.registry.put_manifest(tag, &descriptor.media_type, &target.bytes)).await?;
         let (digest, size) = (descriptor.digest, descriptor.size);
         progress::message(self.to, "", format!("{tag}: digest: {digest} size: {size}")).await;
         progress::step(self.to, tag, "", Detail::Pushed { digest, size }).await;
@@ -327,12 +328,16 @@ impl Push<'_> {
 
 /// Sees to it that the repository has the configuration.
 async fn config(registry: &Registry, plan: &Plan) -> Result<(), PushError> {
-    if registry.blob_size(&plan.id.0).await?.is_some() {
+    if patiently(|| registry.blob_size(&plan.id.0)).await?.is_some() {
         return Ok(());
     }
+    Ok(patiently(|| upload_config(registry, plan)).await?)
+}
+
+async fn upload_config(registry: &Registry, plan: &Plan) -> Result<(), RegistryError> {
     let upload = registry.begin_upload().await?;
     let upload = registry.send_bytes(&upload, || plan.config_bytes.clone().into()).await?;
-    Ok(registry.end_upload(&upload, &plan.id.0).await?)
+    registry.end_upload(&upload, &plan.id.0).await
 }
 
 /// A manifest of Docker's schema 2, written as dockerd writes it.
@@ -357,3 +362,6 @@ fn made_manifest(plan: &Plan, blobs: &[LayerBlob]) -> Result<Vec<u8>, PushError>
         .map_err(|error| PushError::Engine(error.to_string()))?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::auth::{Auth, Failure};
 use super::endpoint::Endpoint;
-use super::{Credentials, Purpose, RegistryConfig, RegistryError};
+use super::{Credentials, Purpose, RegistryConfig, RegistryError, patiently};
 use crate::digest::Digest;
 use crate::manifest;
 use crate::reference::Reference;
@@ -103,17 +103,25 @@ impl Registry {
         }
     }
 
-    /// Sends a request, telling who asks; once more if a token has run out. `build` adds what else is to be sent.
+    /// Sends a request; once more if a token has run out. Who asks is told the registry itself, and nobody that it sends
+    /// clients to. `build` adds what else is to be sent.
     pub(super) async fn send(
         &self,
         method: Method,
         url: &str,
         build: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response, RegistryError> {
-        let mut again = true;
+        let is_own = self.is_own(url);
+        let mut again = is_own;
         loop {
-            let header =
-                self.auth.header(&self.http).await.map_err(|failure| self.failed(failure, &method, url))?;
+            let header = match is_own {
+                true => self
+                    .auth
+                    .header(&self.http)
+                    .await
+                    .map_err(|failure| self.failed(failure, &method, url))?,
+                false => None,
+            };
             let mut request = build(self.http.request(method.clone(), url));
             if let Some(header) = &header {
                 request = request.header(AUTHORIZATION, header);
@@ -128,6 +136,12 @@ impl Registry {
             }
             return Ok(answer);
         }
+    }
+
+    /// Whether an address is one of this registry: of the same scheme, host and port.
+    fn is_own(&self, url: &str) -> bool {
+        let origin = |url: &str| reqwest::Url::parse(url).map(|url| url.origin()).ok();
+        origin(url).is_some_and(|found| Some(found) == origin(&self.endpoint.base))
     }
 
     fn failed(&self, failure: Failure, method: &Method, url: &str) -> RegistryError {
@@ -207,17 +221,23 @@ impl Registry {
         Ok(BlobStream { answer, skip: from - begins, method_and_url: ("GET".to_owned(), url) })
     }
 
+    /// A page of tags, and where the next is.
+    async fn tags_at(&self, url: &str) -> Result<(Vec<String>, Option<String>), RegistryError> {
+        let answer = success(self.send(Method::GET, url, |request| request).await?).await?;
+        let next = header(answer.headers(), "link").and_then(|link| next_page(url, &link));
+        let bytes = small(answer, "list of tags", url).await?;
+        let page: Tags =
+            serde_json::from_slice(&bytes).map_err(|error| RegistryError::Invalid(error.to_string()))?;
+        Ok((page.tags.unwrap_or_default(), next))
+    }
+
     /// All tags of the repository.
     pub async fn tags(&self) -> Result<Vec<String>, RegistryError> {
         let mut all = Vec::new();
         let mut url = self.url("tags/list");
         for _ in 0..PAGES_MAX {
-            let answer = success(self.send(Method::GET, &url, |request| request).await?).await?;
-            let next = header(answer.headers(), "link").and_then(|link| next_page(&url, &link));
-            let bytes = small(answer, "list of tags", &url).await?;
-            let page: Tags =
-                serde_json::from_slice(&bytes).map_err(|error| RegistryError::Invalid(error.to_string()))?;
-            all.extend(page.tags.unwrap_or_default());
+            let (tags, next) = patiently(|| self.tags_at(&url)).await?;
+            all.extend(tags);
             match next {
                 Some(next) => url = next,
                 None => break,

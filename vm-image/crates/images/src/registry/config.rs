@@ -12,8 +12,8 @@ pub struct RegistryConfig {
     /// A directory with `<host>[:port]/` for registries with certificates of their own: `*.crt` to trust, and
     /// `<name>.cert` with `<name>.key` to show (dockerd's `/etc/docker/certs.d`).
     pub certificates: Option<PathBuf>,
-    /// Registries that may be reached without TLS, or with a certificate that nobody vouches for: `host[:port]` or a
-    /// network, `10.0.0.0/8`. Those on this computer always may.
+    /// Registries that may be reached without TLS, or with a certificate that nobody vouches for: `host[:port]` as it is in
+    /// the images' names, or a network, `10.0.0.0/8`. Those on this computer always may.
     pub insecure: Vec<String>,
     /// Addresses that serve what Docker Hub has, asked before it.
     pub mirrors: Vec<String>,
@@ -57,7 +57,7 @@ impl RegistryConfig {
             || address.is_some_and(|address| address.is_loopback())
             || self.insecure.iter().any(|known| match (known.split_once('/'), address) {
                 (Some((network, bits)), Some(address)) => contains(network, bits, address),
-                _ => known == domain || known == host,
+                _ => known == domain,
             })
     }
 }
@@ -109,7 +109,8 @@ mod tests {
             ("[::1]:5000", true),
             ("reg.lan:5000", true),
             ("reg.lan:5001", false),
-            ("old.lan:1", true),
+            ("old.lan", true),
+            ("old.lan:1", false),
             ("10.1.2.3:5000", true),
             ("10.2.2.3:5000", false),
             ("[fd12::1]:5000", true),

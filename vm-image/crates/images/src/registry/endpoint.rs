@@ -42,7 +42,8 @@ impl Endpoint {
             all.extend(config.mirrors.iter().map(|mirror| Self::mirror(config, mirror, domain)));
         }
         let host = if is_hub { DOCKER_HUB } else { domain };
-        let unverified = config.is_insecure(host);
+        // Docker Hub has a certificate, whatever is said of its host.
+        let unverified = !is_hub && config.is_insecure(domain);
         let at = |scheme: &str| Self {
             base: format!("{scheme}://{host}"),
             host: if is_hub { domain.to_owned() } else { host.to_owned() },
@@ -64,6 +65,14 @@ impl Endpoint {
         let host =
             base.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default().to_owned();
         Self { unverified: config.is_insecure(&host), base, host, mirror_of: Some(domain.to_owned()) }
+    }
+
+    /// The server of an address that is no registry's.
+    pub(super) fn of_address(url: &reqwest::Url) -> Self {
+        let host = url.host_str().unwrap_or_default();
+        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let base = format!("{}://{host}", url.scheme());
+        Self { base, host, mirror_of: None, unverified: false }
     }
 
     /// A client for this endpoint and whatever it redirects to.

@@ -4,16 +4,19 @@
 //! `https`, then, if it is known to be insecure, by `http`. Whoever is asked for a password is told it ([`auth`]); a token
 //! that has run out is asked for again, once for a request.
 //!
-//! What is deliberately not here: what is done with blobs ([`pull`](crate::pull), [`push`](crate::push)), retries of
-//! transfers, progress.
+//! A registry that is busy is asked again ([`patience`]) by those who know that nobody else can be asked.
+//!
+//! What is deliberately not here: what is done with blobs ([`pull`](crate::pull), [`push`](crate::push)), progress.
 
 mod auth;
 mod challenge;
 mod client;
 mod config;
 mod credentials;
+mod download;
 mod endpoint;
 mod error;
+mod patience;
 mod proxies;
 mod search;
 mod upload;
@@ -21,7 +24,9 @@ mod upload;
 pub use client::{Document, Registry};
 pub use config::{AtOnce, RegistryConfig};
 pub use credentials::{Credentials, CredentialsError};
+pub use download::{Download, DownloadError, download};
 pub use error::RegistryError;
+pub(crate) use patience::{Patience, Pause, patiently};
 pub use proxies::Proxies;
 pub use search::{SearchResult, search};
 pub(crate) use upload::{Mounted, Upload};
@@ -109,10 +114,13 @@ async fn first_that_serves(
 
 async fn ask(registry: &Registry, name: Option<&Reference>) -> Result<Option<Document>, RegistryError> {
     registry.ping().await?;
-    match name {
-        Some(name) => registry.manifest(name).await.map(Some),
-        None => Ok(None),
-    }
+    let Some(name) = name else { return Ok(None) };
+    // Behind a mirror there is somebody else to be asked, at once.
+    let document = match registry.is_mirror() {
+        true => registry.manifest(name).await,
+        false => patiently(|| registry.manifest(name)).await,
+    };
+    document.map(Some)
 }
 
 /// Checks a name and password with a registry, as `docker login` asks for. Returns the identity token that the registry

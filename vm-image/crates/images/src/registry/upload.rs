@@ -32,7 +32,7 @@ impl Registry {
                 header(answer.headers(), "content-length").and_then(|text| text.parse().ok()).unwrap_or(0),
             )),
             StatusCode::NOT_FOUND => Ok(None),
-            status => Err(RegistryError::of_answer(status, b"")),
+            _ => success(answer).await.map(|_| None),
         }
     }
 
@@ -121,4 +121,40 @@ pub(super) fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     let escape = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
     text.bytes().map(escape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::registry::{Credentials, Purpose, RegistryConfig, connect};
+    use crate::testing::registry::{Answer, Played};
+
+    #[tokio::test]
+    async fn credentials_go_to_the_registry_and_nobody_else() {
+        let other = Played::start(|_| Answer::location(202, "/elsewhere"));
+        let elsewhere = format!("http://{}/upload", other.address());
+        let registry = Played::start(move |asked| match (asked.path.as_str(), asked.method.as_str()) {
+            ("/v2/", _) => {
+                let wanted = "WWW-Authenticate: Basic realm=\"r\"\r\n".to_owned();
+                Answer::Whole(401, wanted, Vec::new())
+            }
+            (_, "GET") => {
+                let next = format!("Link: <{elsewhere}>; rel=\"next\"\r\n");
+                Answer::Whole(200, next, br#"{"tags":["a"]}"#.to_vec())
+            }
+            _ => Answer::location(202, &elsewhere),
+        });
+        let (username, password) = ("me".to_owned(), "secret".to_owned());
+        let credentials = Credentials { username, password, ..Credentials::default() };
+        let (config, name) = (RegistryConfig::default(), registry.name("some/thing"));
+        let connected = connect(&config, &name, &credentials, Purpose::Push, &[]).await.unwrap();
+        let upload = connected.begin_upload().await.unwrap();
+        connected.send_bytes(&upload, || "bytes".into()).await.unwrap();
+        // What is there is no list of tags.
+        assert!(connected.tags().await.is_err());
+        let told = |played: &Played| -> Vec<bool> {
+            played.asked().iter().map(|asked| asked.head.contains("authorization:")).collect()
+        };
+        assert_eq!(told(&registry), [false, true, true], "the first request asks whether to");
+        assert_eq!(told(&other), [false, false]);
+    }
 }

@@ -12,12 +12,12 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::config::Platform;
 use crate::digest::{DiffId, ImageId};
 use crate::durable::StateError;
 use crate::error::{Classified, ErrorKind};
 use crate::layer::decompressed;
 use crate::manifest::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
+use crate::platform::Platform;
 use crate::reference::{AnyReference, Reference, ReferenceError};
 use crate::store::{FindError, OwnedLease, Store};
 use archive::{Archive, blob};
@@ -113,14 +113,14 @@ impl Store {
         let mut wanted: Vec<(Vec<ImageId>, Vec<Reference>)> = Vec::new();
         for name in names {
             for (mut ids, tag) in self.wanted(name)? {
-                if platform.is_some() {
+                if let Some(platform) = platform {
                     let of_tag = tag.as_ref().map_or_else(|| name.clone(), Reference::familiar);
-                    let found = self.find_for(&of_tag, platform).map_err(|error| match error {
+                    let found = self.find_only_for(&of_tag, platform).map_err(|error| match error {
                         FindError::Platform { wanted, .. } => SaveError::Platform(wanted),
                         FindError::NoPlatform { .. } => SaveError::NoPlatform(error),
                         error => error.into(),
                     });
-                    ids = vec![found?.id];
+                    ids = vec![found?];
                 }
                 match wanted.iter_mut().find(|(other, _)| *other == ids) {
                     Some((_, tags)) => tags.extend(tag.filter(|tag| !tags.contains(tag))),

@@ -10,11 +10,11 @@ use super::holds::{self, Hold};
 use super::names::Names;
 use super::state::{self, CreateError, Known, Manifest, Record, State};
 use super::{FindError, Inner};
-use crate::config::Platform;
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::durable::{self, At, StateError};
 use crate::image::Image;
 use crate::layer::{Discarded, LayerBlob, LayerRecord, OnDisk};
+use crate::platform::Platform;
 use crate::reference::Reference;
 
 /// How many manifests are kept for an image.
@@ -150,15 +150,19 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// Lets a name lead to an image, and to the same for other platforms that it led to before. The one that runs here
+    /// Lets a name lead to an image, and to the same for other platforms that it led to before. The one that runs best here
     /// comes first, else the one that came last.
     pub(crate) fn name_platform(&mut self, name: &Reference, id: ImageId) -> Result<(), StateError> {
         let platform = |id: &ImageId| self.state.images.get(id).map(|known| known.config.platform());
         let own = platform(&id);
         let others = self.all_led_to(name).iter().copied();
-        let mut images: Vec<_> = others.filter(|other| *other != id && platform(other) != own).collect();
-        let runs_here = |id: &ImageId| platform(id).is_some_and(|platform| Platform::here().runs(&platform));
-        let at = usize::from(images.first().is_some_and(runs_here));
+        let same =
+            |other: &ImageId| platform(other).zip(own.as_ref()).is_some_and(|(other, own)| own.is(&other));
+        let mut images: Vec<_> = others.filter(|other| *other != id && !same(other)).collect();
+        let rank = |id: &ImageId| platform(id).and_then(|platform| Platform::here().rank(&platform));
+        let rank_of = |id: &ImageId| rank(id).unwrap_or(usize::MAX);
+        let is_better = |first: &ImageId| rank(first).is_some() && rank_of(first) <= rank_of(&id);
+        let at = usize::from(images.first().is_some_and(is_better));
         images.insert(at, id);
         self.name_all(name, images).map(drop)
     }

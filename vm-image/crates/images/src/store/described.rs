@@ -2,9 +2,9 @@
 
 use super::Store;
 use super::state::{Manifest, State};
-use crate::config::Platform;
 use crate::digest::{Digest, ImageId};
 use crate::manifest::{self, Descriptor, Parsed};
+use crate::platform::Platform;
 
 /// An image as registries have it.
 #[derive(Debug, Clone, PartialEq, Eq)]

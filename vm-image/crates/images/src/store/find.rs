@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::state::{Manifest, State};
 use super::{BlobError, Store};
-use crate::config::Platform;
+use crate::config::ImageConfig;
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::error::{Classified, ErrorKind};
 use crate::image::Image;
 use crate::layer::LayerRecord;
+use crate::platform::Platform;
 use crate::reference::{AnyReference, Reference, ReferenceError};
 
 /// Why there is no image to show.
@@ -83,15 +84,31 @@ impl State {
         }
     }
 
-    /// The image for a platform that a name leads to, or that names lead to which lead to an image of this id, too.
+    /// The image that runs best on a platform, of those that a name leads to, or that names lead to which lead to an image
+    /// of this id, too.
     pub(super) fn find_for(&self, text: &str, wanted: &Platform) -> Result<ImageId, FindError> {
+        self.find_best(text, wanted, |config| config.rank_for(wanted))
+    }
+
+    /// The same of exactly this platform.
+    pub(super) fn find_only_for(&self, text: &str, wanted: &Platform) -> Result<ImageId, FindError> {
+        self.find_best(text, wanted, |config| config.is_only_for(wanted).then_some(0))
+    }
+
+    /// The image of the lowest rank.
+    fn find_best(
+        &self,
+        text: &str,
+        wanted: &Platform,
+        rank: impl Fn(&ImageConfig) -> Option<usize>,
+    ) -> Result<ImageId, FindError> {
         let mut images = self.find_all(text)?;
         if let [one] = images[..] {
             images.extend(self.names.others(&one));
         }
-        let fits = |id: &&ImageId| self.images.get(id).is_some_and(|known| known.config.is_for(wanted));
-        if let Some(fitting) = images.iter().find(fits) {
-            return Ok(*fitting);
+        let ranked = images.iter().filter_map(|id| Some((rank(&self.images.get(id)?.config)?, id)));
+        if let Some((_, best)) = ranked.min_by_key(|(rank, _)| *rank) {
+            return Ok(*best);
         }
         let (name, wanted) = (text.to_owned(), Box::new(wanted.clone()));
         match images[..] {
@@ -156,11 +173,17 @@ impl Store {
         self.state().find_all(name)
     }
 
-    /// The image that these lead to for a platform; the one that [`find`](Self::find) gives if none is asked for.
+    /// The image that these lead to for a platform, or what that runs; the one that [`find`](Self::find) gives if none is
+    /// asked for.
     pub fn find_for(&self, name: &str, platform: Option<&Platform>) -> Result<Image, FindError> {
         let Some(platform) = platform else { return self.find(name) };
         let state = self.state();
         let id = state.find_for(name, platform)?;
         state.image(&id).ok_or_else(|| FindError::no_image(&id))
+    }
+
+    /// The image that these lead to for exactly a platform.
+    pub(crate) fn find_only_for(&self, name: &str, platform: &Platform) -> Result<ImageId, FindError> {
+        self.state().find_only_for(name, platform)
     }
 }

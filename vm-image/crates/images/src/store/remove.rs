@@ -9,11 +9,11 @@
 use std::collections::BTreeSet;
 
 use super::{Change, FindError, Store};
-use crate::config::Platform;
 use crate::digest::{ChainId, ImageId};
 use crate::durable::StateError;
 use crate::error::{Classified, ErrorKind};
 use crate::image::{ContainerUse, Removed};
+use crate::platform::Platform;
 use crate::reference::{Reference, ReferenceError};
 
 /// How to remove.
@@ -161,7 +161,7 @@ impl Removal<'_> {
         if let [platform] = &self.options.platforms[..]
             && all.len() == 1
         {
-            self.change.state.find_for(name, platform)?;
+            self.change.state.find_only_for(name, platform)?;
         } else if !self.options.platforms.is_empty() {
             return self.of_platforms(name);
         }
@@ -211,7 +211,7 @@ impl Removal<'_> {
             return Err(RemoveError::PlatformsUnforced);
         }
         for platform in std::mem::take(&mut self.options.platforms) {
-            let id = self.change.state.find_for(name, &platform)?;
+            let id = self.change.state.find_only_for(name, &platform)?;
             self.delete_behind_another(id, false)?;
         }
         Ok(())

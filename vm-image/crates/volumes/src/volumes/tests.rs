@@ -52,6 +52,27 @@ fn what_is_held_is_not_removed() {
 }
 
 #[test]
+fn readers_do_not_wait_for_the_disk() {
+    let root = tempfile::tempdir().unwrap();
+    let volumes = Volumes::open(root.path()).unwrap();
+    volumes.create(named("slow"), None).unwrap();
+    let entry = volumes.entry("slow").unwrap();
+    let unmounting = entry.mounted.lock().unwrap();
+    let remover = volumes.clone();
+    let removing = std::thread::spawn(move || remover.remove("slow"));
+    while volumes.0.writer.try_lock().is_ok() {
+        std::thread::yield_now();
+    }
+    let (reader, (answer, answered)) = (volumes.clone(), std::sync::mpsc::channel());
+    std::thread::spawn(move || answer.send((names(&reader), reader.get("slow").is_ok())));
+    let read = answered.recv_timeout(std::time::Duration::from_secs(30));
+    assert_eq!(read, Ok((vec!["slow".to_owned()], true)), "it is there until it is gone from the disk");
+    drop(unmounting);
+    removing.join().unwrap().unwrap();
+    assert!(names(&volumes).is_empty());
+}
+
+#[test]
 fn a_crash_leaves_whole_volumes_only() {
     let root = tempfile::tempdir().unwrap();
     let volumes = Volumes::open(root.path()).unwrap();
@@ -118,6 +139,75 @@ fn where_mounts_are_free(work: impl FnOnce() + Send + 'static) {
 fn tmpfs(name: &str) -> NewVolume {
     let options = options(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=64k")]);
     NewVolume { options, ..named(name) }
+}
+
+fn bind(name: &str, of: &std::path::Path) -> NewVolume {
+    let device = of.to_str().unwrap();
+    let options = options(&[("type", "none"), ("device", device), ("o", "bind")]);
+    NewVolume { options, ..named(name) }
+}
+
+/// A directory of somebody else's, with a file, beside a data root that is reached by a link.
+fn others_and_a_linked_root() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let (others, link) = (dir.path().join("src"), dir.path().join("link"));
+    fs::create_dir(&others).unwrap();
+    fs::write(others.join("file"), "theirs").unwrap();
+    fs::create_dir(dir.path().join("disk")).unwrap();
+    std::os::unix::fs::symlink("disk", &link).unwrap();
+    (dir, others.join("file"), link)
+}
+
+#[test]
+fn what_a_crash_left_mounted_is_not_removed_behind_a_link() {
+    where_mounts_are_free(|| {
+        let (dir, file, root) = others_and_a_linked_root();
+        let volumes = Volumes::open(&root).unwrap();
+        volumes.create(bind("code", file.parent().unwrap()), None).unwrap();
+        volumes.mount("code", "c1").unwrap();
+        let again = Volumes::open(&root).unwrap();
+        assert!(again.get("code").unwrap().path.starts_with(dir.path().join("disk").canonicalize().unwrap()));
+        again.remove("code").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "theirs");
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn what_is_mounted_unknown_to_all_is_not_removed() {
+    where_mounts_are_free(|| {
+        let (_dir, file, root) = others_and_a_linked_root();
+        let volumes = Volumes::open(&root).unwrap();
+        let path = volumes.create(bind("code", file.parent().unwrap()), None).unwrap().0.path;
+        let device = Device::of(volumes.get("code").unwrap().options.as_ref()).unwrap();
+        // Twice, as an engine would that does not know of the first.
+        mount::mount(&device, &path).unwrap();
+        mount::mount(&device, &path).unwrap();
+        volumes.remove("code").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "theirs");
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn the_start_removes_nothing_that_is_mounted() {
+    where_mounts_are_free(|| {
+        let (_dir, file, root) = others_and_a_linked_root();
+        let device = Device {
+            kind: "none".into(),
+            device: file.parent().unwrap().to_str().unwrap().into(),
+            options: "bind".into(),
+        };
+        for (gone, at) in [(".gone-1", "_data"), (".gone-2", "_data/deep/down")] {
+            let at = root.join(gone).join(at);
+            fs::create_dir_all(&at).unwrap();
+            mount::mount(&device, &at).unwrap();
+        }
+        Volumes::open(&root).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "theirs");
+        assert!(!root.join(".gone-1").exists(), "what is mounted where a volume's device is, is unmounted");
+        assert!(root.join(".gone-2/_data/deep/down/file").exists(), "anything else is left alone");
+    });
 }
 
 #[test]

@@ -1,21 +1,19 @@
-//! Images that come as archives: `POST /images/load` and `POST /images/create?fromSrc=-`.
+//! Images that come as archives: `POST /images/load`; and who makes them otherwise, `POST /images/create`.
 //!
-//! Both answer with a stream of JSON objects, each with its `\r\n`. What goes wrong after the first of them is an object of
+//! The answers are streams of JSON objects, each with its `\r\n`. What goes wrong after the first of them is an object of
 //! the stream, not a status.
 
 use bytes::Bytes;
-use caisson_images::{ImportOptions, LoadEvent, LoadOptions};
-use serde::Serialize;
+use caisson_images::{LoadEvent, LoadOptions};
 use tokio::sync::mpsc;
 
-use super::platform;
-use super::progress::{error_line, line};
+use super::import::import;
+use super::progress::{send, send_error};
 use super::pull::pull;
-use super::{reference, tell};
+use super::{platform, tell};
 use crate::engine::Engine;
 use crate::error::ApiError;
 use crate::http::call::Call;
-use crate::http::containers::create;
 use crate::http::reply::{self, Reply};
 use crate::images::{self, BodyReader};
 
@@ -64,51 +62,8 @@ fn load_archive(
 /// `POST /images/create`: an import, or a pull.
 pub(crate) async fn create(call: Call) -> Result<Reply, ApiError> {
     match (call.form.get("fromImage"), call.form.get("fromSrc")) {
-        ("", "-") => import(call),
         ("", "") => Err(ApiError::invalid("neither fromImage nor fromSrc says where the image comes from")),
-        ("", source) => Err(ApiError::not_implemented(format!(
-            "importing from {source} is not supported by this version of Caisson: send the archive itself"
-        ))),
+        ("", _) => import(call).await,
         _ => pull(call).await,
     }
-}
-
-fn import(call: Call) -> Result<Reply, ApiError> {
-    let form = &call.form;
-    let target = match form.get("repo") {
-        "" => None,
-        repo => Some(reference(repo, form.get("tag"))?),
-    };
-    let options = ImportOptions {
-        reference: target,
-        platform: create::platform(form.get("platform"))?,
-        message: form.get("message").to_owned(),
-        changes: form.all("changes"),
-    };
-    let (engine, archive) = (call.engine, BodyReader::new(call.body));
-    Ok(reply::stream("application/json", |to| async move {
-        let work = move || match engine.images.import(archive, &options) {
-            Ok(id) => {
-                let id = id.to_string();
-                if let Some(name) = &options.reference {
-                    tell(&engine, "tag", &id, &name.familiar());
-                }
-                tell(&engine, "import", &id, &id);
-                send(&to, &serde_json::json!({"status": id}));
-            }
-            Err(error) => send_error(&to, &images::error(&error)),
-        };
-        // As above.
-        let _ = tokio::task::spawn_blocking(work).await;
-    }))
-}
-
-fn send(to: &mpsc::Sender<Bytes>, value: &impl Serialize) {
-    // The work goes on when its client goes, as it does in dockerd.
-    let _ = to.blocking_send(line(value));
-}
-
-fn send_error(to: &mpsc::Sender<Bytes>, error: &ApiError) {
-    // As above.
-    let _ = to.blocking_send(error_line(error));
 }

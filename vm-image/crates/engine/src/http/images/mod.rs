@@ -2,6 +2,7 @@
 
 mod archive;
 mod history;
+mod import;
 pub(super) mod list;
 mod manifests;
 mod pattern;

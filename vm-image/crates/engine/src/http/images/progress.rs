@@ -20,6 +20,18 @@ pub(super) fn error_line(error: &ApiError) -> Bytes {
     line(&json!({"errorDetail": {"message": error.message}, "error": error.message}))
 }
 
+/// Sends an object from a blocking thread.
+pub(super) fn send(to: &mpsc::Sender<Bytes>, value: &impl Serialize) {
+    // The work goes on when its client goes, as it does in dockerd.
+    let _ = to.blocking_send(line(value));
+}
+
+/// The same of what goes wrong.
+pub(super) fn send_error(to: &mpsc::Sender<Bytes>, error: &ApiError) {
+    // As above.
+    let _ = to.blocking_send(error_line(error));
+}
+
 #[derive(Serialize)]
 struct Message<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -35,7 +47,7 @@ struct Message<'a> {
 }
 
 /// A message of the store, as clients get it.
-fn told(progress: &Progress) -> Bytes {
+pub(super) fn told(progress: &Progress) -> Bytes {
     let mut message =
         Message { status: &progress.status, detail: None, progress: None, id: &progress.id, aux: None };
     match progress.detail {

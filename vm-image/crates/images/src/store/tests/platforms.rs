@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::config::Platform;
+use crate::platform::Platform;
 use crate::store::ManifestKind;
 use crate::testing::{Tarball, blob, oci_image, oci_layout};
 
@@ -205,4 +205,22 @@ fn an_index_without_a_name_is_loaded_for_this_platform() {
     let (loaded, lines) = load(&store, &archive(None, &all, None));
     assert_eq!(loaded, [ImageId(all[1].id())]);
     assert_eq!((lines, store.list().len()), (vec![format!("Loaded image ID: {}\n", loaded[0])], 1));
+}
+
+#[test]
+fn what_runs_best_here_comes_first() {
+    let (_dir, store) = store();
+    // What this computer runs, too.
+    let other = if here() == "arm64" { "arm" } else { "386" };
+    let ids = add(&store, &images(&[other, "here"]));
+    for (name, order) in [("up:v1", [0, 1]), ("down:v1", [1, 0])] {
+        let mut change = store.change();
+        for at in order {
+            change.name_platform(&reference(name), ids[at]).unwrap();
+        }
+        drop(change);
+        assert_eq!(store.find(name).unwrap().id, ids[1]);
+        assert_eq!(store.find_for(name, Some(&platform(other))).unwrap().id, ids[0]);
+        assert!(store.find_only_for(name, &platform("unheard-of")).is_err());
+    }
 }
