@@ -27,6 +27,7 @@
 
 pub mod clients;
 mod copy;
+mod decided;
 mod dns;
 mod echo;
 mod flows;

@@ -1,7 +1,5 @@
 //! Connections: held, decided, carried.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -13,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 use crate::copy;
+use crate::decided::{Decided, Ends, Stage};
 use crate::flows::{Flows, Place};
 use crate::host::{Flow, Host, ask};
 use crate::queue::{Queue, Verdict};
@@ -20,8 +19,6 @@ use crate::rules;
 
 /// As many connections as may be finished by the kernel and not yet taken here.
 const BACKLOG: i32 = 4096;
-/// How long the guest's side may take to finish a connection that the host has; it may have given up.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
 /// A pause after an accept that failed, for lack of descriptors for instance, which would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -56,43 +53,32 @@ fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Who connects to whom.
-type Ends = (SocketAddr, SocketAddr);
-
-/// What is known of a connection that is not carried yet.
-enum Decided<H: Host> {
-    /// The host tries.
-    Asked,
-    /// The host is connected; the guest's side may finish.
-    Open(Flow<H>, Place),
-}
-
 /// All connections.
 pub(crate) struct Tcp<H: Host> {
     host: H,
     queue: Rc<Queue>,
     flows: Flows,
-    decided: RefCell<HashMap<Ends, Decided<H>>>,
+    decided: Decided<(Flow<H>, Place)>,
 }
 
 impl<H: Host> Tcp<H> {
     pub(crate) fn new(host: H, queue: Rc<Queue>, flows: Flows) -> Rc<Self> {
-        Rc::new(Self { host, queue, flows, decided: RefCell::default() })
+        Rc::new(Self { host, queue, flows, decided: Decided::default() })
     }
 
     /// The first packet of a connection, held by the kernel.
     pub(crate) fn hold(self: &Rc<Self>, packet: u32, from: SocketAddr, to: SocketAddr) {
         let ends = (from, to);
-        match self.decided.borrow().get(&ends) {
+        match self.decided.stage(&ends) {
             // Sent again while the first one waits.
-            Some(Decided::Asked) => return self.queue.tell(packet, Verdict::Drop),
-            Some(Decided::Open(..)) => return self.queue.tell(packet, Verdict::Mark(rules::PROXIED)),
+            Some(Stage::Asked) => return self.queue.tell(packet, Verdict::Drop),
+            Some(Stage::Open) => return self.queue.tell(packet, Verdict::Mark(rules::PROXIED)),
             None => {}
         }
         let Some(place) = self.flows.enter(from.ip()) else {
             return self.queue.tell(packet, Verdict::Drop);
         };
-        self.decided.borrow_mut().insert(ends, Decided::Asked);
+        self.decided.ask(ends);
         let tcp = self.clone();
         tokio::task::spawn_local(async move { tcp.decide(packet, ends, place).await });
     }
@@ -101,14 +87,12 @@ impl<H: Host> Tcp<H> {
         let asked = place.wait(ask(&self.host, EgressRequest::Tcp { to: ends.1 })).await;
         match asked.unwrap_or(Err(EgressRefusal::TimedOut)) {
             Ok(flow) => {
-                self.decided.borrow_mut().insert(ends, Decided::Open(flow, place));
+                let gone = self.decided.open(ends, (flow, place));
                 self.queue.tell(packet, Verdict::Mark(rules::PROXIED));
-                sleep(HANDSHAKE_LIMIT).await;
-                // If it is still there, or is there again, this takes nothing from a connection that is carried.
-                self.decided.borrow_mut().remove(&ends);
+                self.decided.expire(ends, gone).await;
             }
             Err(refusal) => {
-                self.decided.borrow_mut().remove(&ends);
+                self.decided.forget(&ends);
                 self.queue.tell(packet, verdict(refusal));
             }
         }
@@ -143,9 +127,9 @@ impl<H: Host> Tcp<H> {
         // The local address of a socket behind the proxy rule is where the connection was to go.
         let decided = socket.local_addr().ok().and_then(|to| {
             let plain = |address: SocketAddr| SocketAddr::new(address.ip(), address.port());
-            self.decided.borrow_mut().remove(&(plain(from), plain(to)))
+            self.decided.take(&(plain(from), plain(to)))
         });
-        let Some(Decided::Open(mut flow, place)) = decided else { return reset(&socket) };
+        let Some((mut flow, place)) = decided else { return reset(&socket) };
         let _ = socket.set_nodelay(true);
         if copy::both_ways(&mut socket, &mut flow).await.is_err() {
             reset(&socket);

@@ -114,16 +114,16 @@ impl Shared {
         let devices = prepared.iter().map(|(network, _)| self.new_device(network, &record.name));
         let devices = devices.collect::<Result<Vec<_>, _>>()?;
 
-        let mut book = self.book();
-        if book.sandbox(&record.container).is_some() {
+        let pen = self.pen();
+        if pen.book().sandbox(&record.container).is_some() {
             return Err(AttachError::Attached(record.container));
         }
         for ((network, join), device) in prepared.iter().zip(devices) {
             let driver = self.drivers.of(network);
-            let endpoint = book.new_endpoint(driver, network, join, &record.endpoints, device)?;
+            let endpoint = pen.book().new_endpoint(driver, network, join, &record.endpoints, device)?;
             record.endpoints.push(endpoint);
         }
-        let recorded = book.put(record.clone());
+        let recorded = pen.put(record.clone());
         recorded.map_err(|source| AttachError::Record { container: record.container.clone(), source })?;
         drop(settled);
         Ok(record)

@@ -9,7 +9,6 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use caisson_sys::replace::Survives;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tracing::warn;
@@ -20,7 +19,7 @@ use crate::network::BUILT_IN;
 use crate::{Endpoint, IpamPool, NoSuchNetwork, PortBinding, PublishedPort, Sandbox, Subnet};
 
 /// The format of both kinds of file.
-const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 2;
 
 /// A network on record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,12 +93,12 @@ impl NetworkRecord {
 }
 
 #[derive(Serialize, Deserialize)]
-struct NetworksFile {
-    version: u32,
+pub(crate) struct NetworksFile {
+    pub(crate) version: u32,
     /// Where this engine's IPv6 networks get their ranges from.
     #[serde(default = "crate::ipam::new_ula")]
-    ula: Subnet,
-    networks: Vec<NetworkRecord>,
+    pub(crate) ula: Subnet,
+    pub(crate) networks: Vec<NetworkRecord>,
 }
 
 /// A sandbox on record.
@@ -144,10 +143,10 @@ pub(crate) struct PortRecord {
 }
 
 #[derive(Serialize, Deserialize)]
-struct SandboxFile<T> {
-    version: u32,
+pub(crate) struct SandboxFile<T> {
+    pub(crate) version: u32,
     #[serde(flatten)]
-    sandbox: T,
+    pub(crate) sandbox: T,
 }
 
 impl SandboxRecord {
@@ -176,32 +175,18 @@ impl SandboxRecord {
 /// Everything on record.
 #[derive(Debug)]
 pub(crate) struct Book {
-    networks_file: PathBuf,
-    sandboxes_dir: PathBuf,
     ula: Subnet,
     networks: Vec<NetworkRecord>,
     sandboxes: BTreeMap<String, SandboxRecord>,
 }
 
 impl Book {
-    /// Reads the records. The built-in networks are on it from the first time on.
-    pub(crate) fn open(root: &Path, exec_root: &Path) -> Result<Self, StateError> {
-        let networks_file = root.join("networks.json");
-        let sandboxes_dir = exec_root.join("sandboxes");
-        for dir in [root, &sandboxes_dir] {
-            fs::create_dir_all(dir).map_err(|error| StateError::Write(dir.to_owned(), error))?;
-        }
-        let file = files::read::<NetworksFile>(&networks_file, VERSION)?;
-        let sandboxes = read_sandboxes(&sandboxes_dir)?;
-        let ula = file.as_ref().map_or_else(crate::ipam::new_ula, |file| file.ula);
-        let mut book = Self { networks_file, sandboxes_dir, ula, networks: Vec::new(), sandboxes };
-        match file {
-            Some(NetworksFile { version: VERSION, networks, .. }) => book.networks = networks,
-            // What an older version wrote is written anew, so that what it lacked is settled once.
-            Some(NetworksFile { networks, .. }) => book.put_networks(networks)?,
-            None => book.put_networks(built_in())?,
-        }
-        Ok(book)
+    pub(crate) fn new(
+        ula: Subnet,
+        networks: Vec<NetworkRecord>,
+        sandboxes: BTreeMap<String, SandboxRecord>,
+    ) -> Self {
+        Self { ula, networks, sandboxes }
     }
 
     /// Where this engine's IPv6 networks get their ranges from.
@@ -236,27 +221,8 @@ impl Book {
         }
     }
 
-    /// Puts a network on record, or replaces what is on record of it.
-    pub(crate) fn put_network(&mut self, network: NetworkRecord) -> Result<(), StateError> {
-        let mut networks = self.networks.clone();
-        match networks.iter_mut().find(|known| known.id == network.id) {
-            Some(known) if *known == network => return Ok(()),
-            Some(known) => *known = network,
-            None => networks.push(network),
-        }
-        self.put_networks(networks)
-    }
-
-    /// Takes a network off the record.
-    pub(crate) fn remove_network(&mut self, id: &str) -> Result<(), StateError> {
-        self.put_networks(self.networks.iter().filter(|network| network.id != id).cloned().collect())
-    }
-
-    fn put_networks(&mut self, networks: Vec<NetworkRecord>) -> Result<(), StateError> {
-        let file = NetworksFile { version: VERSION, ula: self.ula, networks };
-        files::write(&self.networks_file, &file, Survives::PowerFailure)?;
-        self.networks = file.networks;
-        Ok(())
+    pub(crate) fn set_networks(&mut self, networks: Vec<NetworkRecord>) {
+        self.networks = networks;
     }
 
     /// All sandboxes, by container.
@@ -268,19 +234,12 @@ impl Book {
         self.sandboxes.get(container)
     }
 
-    /// Puts a sandbox on record, or replaces what is on record of it.
-    pub(crate) fn put(&mut self, sandbox: SandboxRecord) -> Result<(), StateError> {
-        let path = self.sandbox_file(&sandbox.container);
-        files::write(&path, &SandboxFile { version: VERSION, sandbox: &sandbox }, Survives::Crash)?;
+    pub(crate) fn set_sandbox(&mut self, sandbox: SandboxRecord) {
         self.sandboxes.insert(sandbox.container.clone(), sandbox);
-        Ok(())
     }
 
-    /// Takes a sandbox off the record.
-    pub(crate) fn remove(&mut self, container: &str) -> Result<(), StateError> {
-        files::remove(&self.sandbox_file(container))?;
+    pub(crate) fn forget_sandbox(&mut self, container: &str) {
         self.sandboxes.remove(container);
-        Ok(())
     }
 
     /// The endpoints on a network.
@@ -294,14 +253,10 @@ impl Book {
         let links = self.endpoints(network_id).filter_map(|record| record.endpoint.link.as_ref());
         links.flat_map(|link| link.addresses()).map(|address| address.address).collect()
     }
-
-    fn sandbox_file(&self, container: &str) -> PathBuf {
-        self.sandboxes_dir.join(format!("{container}.json"))
-    }
 }
 
 /// The sandboxes on record. A record that cannot be read is dropped: what it described is then nobody's and removed.
-fn read_sandboxes(dir: &Path) -> Result<BTreeMap<String, SandboxRecord>, StateError> {
+pub(crate) fn read_sandboxes(dir: &Path) -> Result<BTreeMap<String, SandboxRecord>, StateError> {
     let unreadable = |error| StateError::Read(dir.to_owned(), error);
     let mut sandboxes = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(unreadable)? {
@@ -324,81 +279,6 @@ fn read_sandboxes(dir: &Path) -> Result<BTreeMap<String, SandboxRecord>, StateEr
 }
 
 /// The networks that every engine has, under Docker's names.
-fn built_in() -> Vec<NetworkRecord> {
+pub(crate) fn built_in() -> Vec<NetworkRecord> {
     BUILT_IN.map(|(name, driver)| NetworkRecord::new(name, driver)).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(container: &str) -> SandboxRecord {
-        SandboxRecord {
-            container: container.into(),
-            name: "web".into(),
-            netns: Some("/run/x".into()),
-            endpoints: Vec::new(),
-            ports: Vec::new(),
-            cgroup: None,
-            listeners: Vec::new(),
-            wishes: Vec::new(),
-            name_servers: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn what_was_on_record_is_there_after_reopening() {
-        let dir = tempfile::tempdir().unwrap();
-        let (root, exec) = (dir.path().join("root"), dir.path().join("exec"));
-        let mut book = Book::open(&root, &exec).unwrap();
-        let names: Vec<_> = book.networks().iter().map(|n| n.name.clone()).collect();
-        assert_eq!(names, ["bridge", "host", "none"]);
-        let pools = vec![IpamPool::of("172.17.0.0/16".parse().unwrap())];
-        let bridge = book.find_network("bridge").unwrap().clone();
-        book.put_network(NetworkRecord { pools: pools.clone(), ..bridge }).unwrap();
-        let mine = NetworkRecord::new("mine", "bridge");
-        book.put_network(mine.clone()).unwrap();
-        book.put_network(NetworkRecord::new("gone", "bridge")).unwrap();
-        let gone = book.find_network("gone").unwrap().id.clone();
-        book.remove_network(&gone).unwrap();
-        book.put(record("a")).unwrap();
-        book.put(record("b")).unwrap();
-        book.remove("a").unwrap();
-
-        let again = Book::open(&root, &exec).unwrap();
-        assert_eq!(again.networks(), book.networks());
-        assert_eq!(again.ula(), book.ula());
-        assert_eq!(again.find_network("bridge").unwrap().pools, pools);
-        assert_eq!(again.find_network(&mine.id[..12]).unwrap(), &mine);
-        assert!(matches!(again.find_network("gone"), Err(NoSuchNetwork::Unknown(_))));
-        assert_eq!(again.sandboxes().cloned().collect::<Vec<_>>(), [record("b")]);
-    }
-
-    #[test]
-    fn networks_of_the_first_format_keep_their_ids() {
-        let dir = tempfile::tempdir().unwrap();
-        let (root, exec) = (dir.path().join("root"), dir.path().join("exec"));
-        fs::create_dir_all(&root).unwrap();
-        let old = r#"{"version":1,"networks":[{"id":"ab","name":"bridge","driver":"bridge",
-            "created":"2026-01-02T03:04:05Z","ipam":{"subnet":"172.17.0.0/16","gateway":"172.17.0.1"}}]}"#;
-        fs::write(root.join("networks.json"), old).unwrap();
-        let book = Book::open(&root, &exec).unwrap();
-        assert_eq!(book.find_network("bridge").unwrap().id, "ab");
-        assert_eq!(Book::open(&root, &exec).unwrap().ula(), book.ula());
-    }
-
-    #[test]
-    fn half_a_record_is_dropped_and_a_newer_one_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let (root, exec) = (dir.path().join("root"), dir.path().join("exec"));
-        Book::open(&root, &exec).unwrap().put(record("a")).unwrap();
-        fs::write(exec.join("sandboxes/torn.json"), "{").unwrap();
-        fs::write(exec.join("sandboxes/a.new"), "").unwrap();
-        let book = Book::open(&root, &exec).unwrap();
-        assert_eq!(book.sandboxes().count(), 1);
-        assert_eq!(fs::read_dir(exec.join("sandboxes")).unwrap().count(), 1);
-
-        fs::write(root.join("networks.json"), r#"{"version": 3}"#).unwrap();
-        assert!(matches!(Book::open(&root, &exec), Err(StateError::Newer { .. })));
-    }
 }

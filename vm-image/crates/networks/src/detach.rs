@@ -57,7 +57,7 @@ impl Shared {
         if record.ports.is_empty() {
             return;
         }
-        let closed = self.book().put(SandboxRecord { ports: Vec::new(), ..record.clone() });
+        let closed = self.pen().put(SandboxRecord { ports: Vec::new(), ..record.clone() });
         if let Err(error) = closed {
             warn!(%error, "a sandbox still has its ports on record");
         }
@@ -79,7 +79,7 @@ impl Shared {
             failures.push(DetachFailure::Namespace(path.clone(), error));
         }
         if failures.is_empty()
-            && let Err(error) = self.book().remove(&record.container)
+            && let Err(error) = self.pen().remove(&record.container)
         {
             failures.push(error.into());
         }

@@ -1,11 +1,13 @@
 //! What passes between networks, and between them and the rest: one table of the kernel's packet filter.
 //!
-//! The table is made anew from the records at each change and replaces the one before it in one transaction; nothing is
-//! read back. So it is right after a start, whatever a crash left, and `nft list table inet caisson` shows all of it.
+//! The table is made anew from the records at each change and replaces the one before it in one transaction; all that is
+//! read back is whether there is one still. So it is right after a start, whatever a crash left, and `nft list table inet caisson` shows all of it.
 //!
 //! - Nobody is somebody else: what leaves a bridge has an address of its network, whatever rights its sender has (`raw`).
 //! - An internal network's packets stay in it. That is seen to before anything else looks at them (`raw`), so a container
 //!   that makes itself a route goes nowhere, not by the machine's way out either.
+//! - Neighbours are apart where their network says so (`enable_icc`): the switch does not pass packets between them, and
+//!   this system, asked as a router, does not either (`passing`).
 //! - Networks are apart: what comes from one of our bridges does not leave by another (`passing`), but to the published
 //!   ports of a network that is routed.
 //! - Nobody comes in but in answer, or through a published port: an address of a container is not reachable from other
@@ -28,7 +30,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use caisson_guest_proto::PortProtocol;
-use caisson_nftables::{Family, Kernel, Key, Rule, Table, Value, nfproto};
+use caisson_nftables::{Family, Kernel, KernelError, Key, Rule, Table, Value, nfproto};
 
 use crate::Subnet;
 use crate::book::{Book, NetworkRecord, PortRecord};
@@ -50,6 +52,14 @@ pub(crate) struct Firewall {
     written: Mutex<Option<Table>>,
 }
 
+/// What the rules are made of.
+pub(crate) struct Recorded {
+    /// The networks whose devices are there, with the devices' names.
+    pub(crate) bridges: Vec<(NetworkRecord, String)>,
+    /// The published ports.
+    pub(crate) ports: Vec<PortRecord>,
+}
+
 /// Why the rules are not what they should be.
 #[derive(Debug, thiserror::Error)]
 #[error("could not set the rules between networks")]
@@ -60,40 +70,33 @@ impl Firewall {
         Self { native, written: Mutex::default() }
     }
 
-    /// Makes the kernel's table what the records say; `bridges` are the networks whose devices are there, with the
-    /// devices' names. Blocks for the kernel.
-    pub(crate) fn refresh(
-        &self,
-        ports: impl FnOnce() -> Vec<PortRecord>,
-        bridges: &[(NetworkRecord, String)],
-    ) -> Result<(), FirewallError> {
+    /// Makes the kernel's table what the records say; they are looked at when nobody else writes any more, so that what
+    /// is written last is what was read last. Blocks for the kernel.
+    pub(crate) fn refresh(&self, recorded: impl FnOnce() -> Recorded) -> Result<(), FirewallError> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let table = table(bridges, &ports(), self.native);
-        if written.as_ref() == Some(&table) {
+        let Recorded { bridges, ports } = recorded();
+        let table = table(&bridges, &ports, self.native);
+        let kernel = Kernel::open().map_err(FirewallError)?;
+        if bridges.is_empty() {
+            *written = None;
+            return kernel.delete(Family::Inet, TABLE).map_err(refused);
+        }
+        // Somebody else may have flushed all tables of this system.
+        if written.as_ref() == Some(&table) && kernel.has_table(Family::Inet, TABLE).map_err(refused)? {
             return Ok(());
         }
-        if bridges.is_empty() {
-            self.clear(&mut written)
-        } else {
-            // A system that may not be made a router connects its containers all the same.
-            if let Err(error) = pass_packets_on(bridges) {
-                tracing::warn!(%error, "this system does not pass packets on: containers have no way out");
-            }
-            Kernel::open()
-                .and_then(|kernel| kernel.replace(&table).map_err(io::Error::other))
-                .map_err(FirewallError)?;
-            *written = Some(table);
-            Ok(())
+        // A system that may not be made a router connects its containers all the same.
+        if let Err(error) = pass_packets_on(&bridges) {
+            tracing::warn!(%error, "this system does not pass packets on: containers have no way out");
         }
+        kernel.replace(&table).map_err(refused)?;
+        *written = Some(table);
+        Ok(())
     }
+}
 
-    fn clear(&self, written: &mut Option<Table>) -> Result<(), FirewallError> {
-        let deleted = Kernel::open()
-            .and_then(|kernel| kernel.delete(Family::Inet, TABLE).map_err(io::Error::other))
-            .map_err(FirewallError);
-        *written = None;
-        deleted
-    }
+fn refused(error: KernelError) -> FirewallError {
+    FirewallError(io::Error::other(error))
 }
 
 /// The published ports on record.
@@ -198,5 +201,70 @@ fn port_of(protocol: PortProtocol) -> Key {
     match protocol {
         PortProtocol::Tcp => Key::TcpDport,
         PortProtocol::Udp => Key::UdpDport,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use caisson_sys::netns;
+
+    use super::*;
+    use crate::IpamPool;
+
+    fn network(options: &[(&str, &str)]) -> NetworkRecord {
+        let mut network = NetworkRecord::new("net", "bridge");
+        network.pools = vec![IpamPool::of("172.18.0.0/16".parse().unwrap())];
+        network.options = options.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        network
+    }
+
+    fn recorded(options: &[(&str, &str)]) -> Recorded {
+        Recorded { bridges: vec![(network(options), "br0".into())], ports: Vec::new() }
+    }
+
+    #[test]
+    fn the_records_are_read_when_nobody_else_writes() {
+        netns::isolated(|| {
+            let firewall = Firewall::new(true);
+            let mut is_alone = false;
+            let read = || {
+                is_alone = firewall.written.try_lock().is_err();
+                recorded(&[])
+            };
+            firewall.refresh(read).unwrap();
+            assert!(is_alone, "another one could read before us and write after us");
+        });
+    }
+
+    #[test]
+    fn what_somebody_else_has_flushed_is_written_again() {
+        netns::isolated(|| {
+            let firewall = Firewall::new(true);
+            let is_there = || Kernel::open().unwrap().has_table(Family::Inet, TABLE).unwrap();
+            firewall.refresh(|| recorded(&[])).unwrap();
+            let flushed = Command::new("nft").args(["flush", "ruleset"]).status();
+            assert!(flushed.expect("nft of package nftables").success());
+            assert!(!is_there());
+            firewall.refresh(|| recorded(&[])).unwrap();
+            assert!(is_there());
+        });
+    }
+
+    #[test]
+    fn neighbours_that_are_apart_are_so_for_the_router_too() {
+        const ICC: &str = "com.docker.network.bridge.enable_icc";
+        let at = |network: NetworkRecord, what: &str| {
+            let text = table(&[(network, "br0".into())], &[], true).to_string();
+            text.lines().position(|line| line.contains(what))
+        };
+        let apart = r#"iifname "br0" oifname "br0" counter drop"#;
+        assert_eq!(at(network(&[]), apart), None);
+        let shut = || network(&[(ICC, "false")]);
+        assert!(at(shut(), "answers").unwrap() < at(shut(), apart).unwrap());
+        assert!(at(shut(), "published ports").unwrap() < at(shut(), apart).unwrap());
+        let internal = NetworkRecord { internal: true, ..shut() };
+        assert!(at(internal, apart).is_some());
     }
 }

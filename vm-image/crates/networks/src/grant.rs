@@ -94,7 +94,7 @@ impl Shared {
         let pool = self.choose_pool(true, preferred, &used).ok_or(MoveError::NoRange)?;
         if network.pools.first() != Some(&pool) {
             network.pools = vec![pool];
-            let recorded = self.book().put_network(network.clone());
+            let recorded = self.pen().put_network(network.clone());
             recorded.map_err(|source| MoveError::Record(name.to_owned(), source))?;
         }
         Ok(())
@@ -147,7 +147,7 @@ impl MoveError {
 }
 
 impl Book {
-    /// An endpoint with addresses that nobody else has; it is the caller's to put it on record before the book is let go.
+    /// An endpoint with addresses that nobody else has; it is the caller's to put it on record before the pen is let go.
     pub(crate) fn new_endpoint(
         &self,
         driver: &dyn Driver,

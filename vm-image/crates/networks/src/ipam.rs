@@ -151,9 +151,10 @@ impl IpamPool {
         }
     }
 
-    /// Whether a container may ask for this address.
+    /// Whether a container may ask for this address. As dockerd has it, what is reserved is in use: the ends of the range,
+    /// the gateway, and what the user keeps back.
     pub(crate) fn may_be_asked_for(&self, address: IpAddr) -> bool {
-        self.subnet.contains(address) && Some(address) != self.gateway
+        self.subnet.contains(address) && self.is_grantable(address)
     }
 
     fn is_grantable(&self, address: IpAddr) -> bool {
@@ -285,6 +286,21 @@ mod tests {
         }
         // The ends of a part are addresses like any other.
         assert_eq!(taken.iter().map(IpAddr::to_string).collect::<Vec<_>>(), ["10.20.5.0", "10.20.5.3"]);
+    }
+
+    #[test]
+    fn what_is_reserved_is_not_granted_to_those_who_ask_for_it() {
+        let pool = IpamPool {
+            auxiliary: BTreeMap::from([("h".to_owned(), "10.1.2.5".parse().unwrap())]),
+            ..IpamPool::of("10.1.2.0/29".parse().unwrap())
+        };
+        let may = |address: &str| pool.may_be_asked_for(address.parse().unwrap());
+        for reserved in ["10.1.2.0", "10.1.2.1", "10.1.2.5", "10.1.2.7", "10.1.2.8"] {
+            assert!(!may(reserved), "{reserved}");
+        }
+        assert!(may("10.1.2.2") && may("10.1.2.6"));
+        let pair = IpamPool::of("10.1.2.0/31".parse().unwrap());
+        assert!(pair.may_be_asked_for("10.1.2.1".parse().unwrap()), "a range of two has no ends to spare");
     }
 
     proptest! {

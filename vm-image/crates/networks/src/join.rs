@@ -4,7 +4,7 @@ use caisson_sys::netns::{self, Netns};
 use tracing::warn;
 
 use crate::attach::lead_out;
-use crate::book::{EndpointRecord, SandboxRecord};
+use crate::book::{EndpointRecord, PortRecord, SandboxRecord};
 use crate::error::DisconnectError;
 use crate::netlink::{self, Netlink};
 use crate::networks::{Shared, blocking};
@@ -19,8 +19,14 @@ impl Networks {
         let connected = tokio::spawn(async move {
             let _turn = this.shared.turns.take(&container).await;
             let shared = this.shared.clone();
-            let record = blocking(move || shared.add(&container, &join)).await?;
-            this.follow_the_way_out(record).await
+            let at = container.clone();
+            let (record, network_id) = blocking(move || shared.add(&at, &join)).await?;
+            let ports = record.ports.clone();
+            let followed = this.follow_the_way_out(record).await;
+            if followed.is_err() {
+                this.take_back(container, network_id, ports).await;
+            }
+            followed
         });
         match connected.await {
             Ok(connected) => connected,
@@ -66,8 +72,17 @@ impl Networks {
         }
         let shared = self.shared.clone();
         let sandbox = record.sandbox();
-        blocking(move || shared.book().put(record)).await?;
+        blocking(move || shared.pen().put(record)).await?;
         Ok(Some(sandbox))
+    }
+
+    /// Takes a container off a network that it could not be connected to, and opens the ports that it had before.
+    async fn take_back(&self, container: String, network_id: String, ports: Vec<PortRecord>) {
+        let shared = self.shared.clone();
+        match blocking(move || shared.take(&container, &network_id)).await {
+            Ok((record, _)) => self.publish_as_before(record, ports).await,
+            Err(error) => warn!(%error, "a failed connection could not be undone"),
+        }
     }
 
     /// After a change of the endpoints.
@@ -78,7 +93,8 @@ impl Networks {
 }
 
 impl Shared {
-    fn add(&self, container: &str, join: &Join) -> Result<SandboxRecord, AttachError> {
+    /// The sandbox with its new endpoint, and the id of the network that it is on.
+    fn add(&self, container: &str, join: &Join) -> Result<(SandboxRecord, String), AttachError> {
         let sandbox = self.book().sandbox(container).cloned();
         let mut record = sandbox.ok_or_else(|| AttachError::NotAttached(container.to_owned()))?;
         let settled = self.settle(&record.name, [join])?;
@@ -90,10 +106,10 @@ impl Shared {
         let device = self.new_device(&network, &record.name)?;
         let driver = self.drivers.of(&network);
         let endpoint = {
-            let mut book = self.book();
-            let endpoint = book.new_endpoint(driver, &network, join, &record.endpoints, device)?;
+            let pen = self.pen();
+            let endpoint = pen.book().new_endpoint(driver, &network, join, &record.endpoints, device)?;
             record.endpoints.push(endpoint.clone());
-            let recorded = book.put(record.clone());
+            let recorded = pen.put(record.clone());
             recorded.map_err(|source| AttachError::Record { container: container.to_owned(), source })?;
             endpoint
         };
@@ -106,7 +122,7 @@ impl Shared {
             Ok(())
         });
         match joined {
-            Ok(()) => Ok(record),
+            Ok(()) => Ok((record, network.id)),
             Err(error) => {
                 if let Err(error) = self.take(container, &network.id) {
                     warn!(%error, "a failed connection could not be undone");
@@ -126,7 +142,7 @@ impl Shared {
         let driver = self.drivers.of(&network);
         let netns = record.netns.as_deref();
         driver.isolate(&endpoint, netns).map_err(DisconnectError::Driver)?;
-        self.book().put(record.clone())?;
+        self.pen().put(record.clone())?;
         // The container sees its device until this is done, so it is not left to go by itself.
         if let Err(error) = driver.leave(&endpoint) {
             warn!(%error, "a device is left until the next start");

@@ -49,6 +49,7 @@ mod network;
 mod networks;
 mod ports;
 mod publish;
+mod records;
 mod remove;
 mod restore;
 mod sandbox;

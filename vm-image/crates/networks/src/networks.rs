@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
 
+use caisson_guest_proto::PortForward;
 use caisson_sys::netns;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -14,12 +15,13 @@ use tracing::warn;
 use crate::book::{Book, EndpointRecord, NetworkRecord, PortRecord, SandboxRecord};
 use crate::dns::{self, Found, Names, Outside, Resolvers};
 use crate::drivers::{self, Drivers};
-use crate::firewall::{self, Firewall, FirewallError};
+use crate::firewall::{self, Firewall, FirewallError, Recorded};
 use crate::ipam::{self, DefaultPool};
 use crate::leftovers::Remover;
 use crate::listeners;
 use crate::netlink::{self, Netlink};
 use crate::ports::Ports;
+use crate::records::{Pen, Records};
 use crate::turns::Turns;
 use crate::{Attachment, IpamPool, Network, NoSuchNetwork, OpenError, Publisher, Sandbox, Subnet};
 
@@ -63,7 +65,7 @@ pub(crate) struct Shared {
     firewall: Firewall,
     pools: Vec<DefaultPool>,
     avoid: Option<PathBuf>,
-    book: Mutex<Book>,
+    records: Records,
     /// Held by those who make or remove networks, one at a time.
     pub(crate) network_turn: tokio::sync::Mutex<()>,
     /// Written by the one that looks whether the default bridge has to move, read by those who are joining something: until
@@ -77,8 +79,13 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// The records. Held for a moment only, and never across an await.
-    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn book(&self) -> RwLockReadGuard<'_, Book> {
+        self.records.book()
+    }
+
+    /// The turn of those who change the records. Blocks for the disk.
+    pub(crate) fn pen(&self) -> Pen<'_> {
+        self.records.pen()
     }
 
     /// The network of an endpoint on record.
@@ -91,8 +98,8 @@ impl Shared {
     /// network that asks.
     pub(crate) fn used_ranges(&self, except: &str) -> Result<Vec<Subnet>, drivers::DriverError> {
         let avoided = self.avoided();
-        let book = self.book();
-        used_ranges(&book, &avoided, except)
+        let networks = self.book().networks().to_vec();
+        used_ranges(&networks, &avoided, except)
     }
 
     /// The ranges that networks are to keep clear of besides. Blocks for a file.
@@ -102,11 +109,15 @@ impl Shared {
 
     /// Makes the kernel's rules what the records say. Blocks for the kernel.
     pub(crate) fn refresh_rules(&self) -> Result<(), FirewallError> {
-        let networks: Vec<NetworkRecord> = self.book().networks().to_vec();
+        self.firewall.refresh(|| Recorded { bridges: self.bridges(), ports: firewall::ports(&self.book()) })
+    }
+
+    /// The networks whose devices are there, with the devices' names.
+    fn bridges(&self) -> Vec<(NetworkRecord, String)> {
+        let networks = self.book().networks().to_vec();
         let made = networks.into_iter().filter(|network| !network.config_only);
         let bridges = made.filter_map(|network| Some((self.drivers.of(&network).device(&network)?, network)));
-        let bridges: Vec<_> = bridges.map(|(device, network)| (network, device)).collect();
-        self.firewall.refresh(|| firewall::ports(&self.book()), &bridges)
+        bridges.map(|(device, network)| (network, device)).collect()
     }
 
     /// The same where there is nobody to tell: rules that lead nowhere do no harm, and the next change mends them.
@@ -151,9 +162,13 @@ impl Names for Weak<Shared> {
     }
 }
 
-fn used_ranges(book: &Book, avoid: &[Subnet], except: &str) -> Result<Vec<Subnet>, drivers::DriverError> {
+fn used_ranges(
+    networks: &[NetworkRecord],
+    avoid: &[Subnet],
+    except: &str,
+) -> Result<Vec<Subnet>, drivers::DriverError> {
     let routed = netlink::connected_ranges(&mut Netlink::open()?)?;
-    let others = book.networks().iter().filter(|network| network.id != except);
+    let others = networks.iter().filter(|network| network.id != except);
     let taken = others.flat_map(NetworkRecord::active_pools).map(|pool| pool.subnet);
     Ok(routed.into_iter().chain(taken).chain(avoid.iter().copied()).collect())
 }
@@ -170,12 +185,15 @@ impl Networks {
             let ranges = avoid.as_deref().map(ipam::read_ranges).unwrap_or_default();
             put_in_order(&root, &exec_root, default_pools, &ranges).map(|opened| (opened, avoid))
         });
-        let (Opened { book, netns_dir, drivers, pools }, avoid) = opened.await?;
-        let recorded = book.sandboxes().flat_map(SandboxRecord::open_ports);
-        let recorded = recorded.filter(|port| !port.is_routed()).map(PortRecord::forward);
-        let ports = Ports::start(publisher.clone(), recorded);
+        let (Opened { records, netns_dir, drivers, pools }, avoid) = opened.await?;
+        let recorded: Vec<PortForward> = {
+            let book = records.book();
+            let recorded = book.sandboxes().flat_map(SandboxRecord::open_ports);
+            recorded.filter(|port| !port.is_routed()).map(PortRecord::forward).collect()
+        };
+        let ports = Ports::start(publisher.clone(), recorded.into_iter());
         let remover = Arc::new(Remover::start(Arc::clone(&drivers)).map_err(OpenError::Thread)?);
-        let (turns, book, network_turn) = (Turns::default(), Mutex::new(book), tokio::sync::Mutex::default());
+        let (turns, network_turn) = (Turns::default(), tokio::sync::Mutex::default());
         let resolvers = Resolvers::new(name_servers);
         let firewall = Firewall::new(publisher == Publisher::Native);
         let listeners_changed = Arc::<Notify>::default();
@@ -189,7 +207,7 @@ impl Networks {
             firewall,
             pools,
             avoid,
-            book,
+            records,
             network_turn,
             moving: RwLock::default(),
             listeners_changed: Arc::clone(&listeners_changed),
@@ -277,7 +295,7 @@ impl Networks {
 }
 
 struct Opened {
-    book: Book,
+    records: Records,
     netns_dir: PathBuf,
     drivers: Arc<Drivers>,
     pools: Vec<DefaultPool>,
@@ -290,37 +308,45 @@ fn put_in_order(
     mut pools: Vec<DefaultPool>,
     avoid: &[Subnet],
 ) -> Result<Opened, OpenError> {
-    let mut book = Book::open(root, exec_root)?;
+    let records = Records::open(root, exec_root)?;
+    let pen = records.pen();
+    let networks = pen.book().networks().to_vec();
     if pools.is_empty() {
-        pools = DefaultPool::dockers(book.ula());
+        pools = DefaultPool::dockers(pen.book().ula());
     }
     let drivers = Arc::new(Drivers::default());
-    for network in book.networks().iter().filter(|network| network.unfinished).cloned().collect::<Vec<_>>() {
+    for network in networks.iter().filter(|network| network.unfinished) {
         if !network.config_only {
             let failed = |error| OpenError::Network(network.name.clone(), error);
-            drivers.of(&network).dismantle(&network, book.networks()).map_err(failed)?;
+            drivers.of(network).dismantle(network, &networks).map_err(failed)?;
         }
-        book.remove_network(&network.id)?;
+        pen.remove_network(&network.id)?;
     }
-    let bridge = book.networks().iter().find(|network| network.is_default_bridge()).cloned();
-    if let Some(mut bridge) = bridge {
+    let networks = pen.book().networks().to_vec();
+    if let Some(mut bridge) = networks.iter().find(|network| network.is_default_bridge()).cloned() {
         let failed = |error| OpenError::Network(bridge.name.clone(), error);
         if bridge.pools.is_empty() || !drivers.of(&bridge).is_made(&bridge).map_err(failed)? {
-            let used = used_ranges(&book, avoid, &bridge.id).map_err(failed)?;
+            let used = used_ranges(&networks, avoid, &bridge.id).map_err(failed)?;
             let preferred = bridge.pools.first().map(|pool| pool.subnet);
             // Without a free range it has none now; the first container looks again, and is told.
             bridge.pools =
                 ipam::choose_range(true, preferred, &pools, &used).map(IpamPool::of).into_iter().collect();
-            book.put_network(bridge)?;
+            pen.put_network(bridge)?;
         }
     }
+    drop(pen);
+    sweep_devices(&networks, &records.book())?;
+    let netns_dir = exec_root.join("netns");
+    sweep_namespaces(&netns_dir, &records.book())
+        .map_err(|source| OpenError::Namespaces { path: netns_dir.display().to_string(), source })?;
+    Ok(Opened { records, netns_dir, drivers, pools })
+}
+
+/// Removes the devices that belong to no sandbox on record.
+fn sweep_devices(networks: &[NetworkRecord], book: &Book) -> Result<(), OpenError> {
     let devices = book.sandboxes().flat_map(|sandbox| &sandbox.endpoints);
     let devices: BTreeSet<&str> = devices.filter_map(|endpoint| endpoint.device.as_deref()).collect();
-    drivers::sweep(book.networks(), &|device| devices.contains(device)).map_err(OpenError::Devices)?;
-    let netns_dir = exec_root.join("netns");
-    sweep_namespaces(&netns_dir, &book)
-        .map_err(|source| OpenError::Namespaces { path: netns_dir.display().to_string(), source })?;
-    Ok(Opened { book, netns_dir, drivers, pools })
+    drivers::sweep(networks, &|device| devices.contains(device)).map_err(OpenError::Devices)
 }
 
 /// Removes the namespaces that belong to no sandbox on record.

@@ -45,7 +45,7 @@ impl Networks {
     async fn keep(&self, record: SandboxRecord) -> Result<SandboxRecord, AttachError> {
         let this = self.clone();
         let (record, kept) = blocking(move || {
-            let recorded = this.shared.book().put(record.clone());
+            let recorded = this.shared.pen().put(record.clone());
             let container = record.container.clone();
             let recorded = recorded.map_err(|source| AttachError::Record { container, source });
             let kept = recorded.and_then(|()| Ok(this.shared.refresh_rules()?));
@@ -94,6 +94,32 @@ impl Networks {
             }
         }
         self.keep(record).await
+    }
+
+    /// After a change that failed: the ports of before are open again, but for those that somebody else has meanwhile.
+    pub(crate) async fn publish_as_before(&self, mut record: SandboxRecord, before: Vec<PortRecord>) {
+        let mut open = Vec::new();
+        for port in before {
+            let address = port.target.ip();
+            let owner =
+                Owner { container: &record.container, name: &record.name, address, routed: [None, None] };
+            let reopened = match self.shared.ports.is_open(&port) {
+                true => Ok(()),
+                false => self.shared.ports.reopen(owner, &port).await,
+            };
+            match reopened {
+                Ok(()) => open.push(port),
+                Err(error) => {
+                    warn!(container = %record.container, %error, "a port was lost to a change that failed")
+                }
+            }
+        }
+        if open != record.ports {
+            record.ports = open;
+            self.record_again(record).await;
+            let shared = self.shared.clone();
+            blocking(move || shared.refresh_rules_if_possible()).await;
+        }
     }
 
     /// Where published ports lead: only into networks whose way out is this system.

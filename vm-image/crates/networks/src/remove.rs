@@ -1,6 +1,6 @@
 //! Removing a network: it disappears from sight first, then its devices go, then its record.
 
-use crate::book::NetworkRecord;
+use crate::book::{Book, NetworkRecord};
 use crate::error::RemoveError;
 use crate::networks::{Shared, blocking};
 use crate::{Network, Networks};
@@ -42,32 +42,41 @@ impl Shared {
             let others = self.book().networks().to_vec();
             self.drivers.of(&network).dismantle(&network, &others).map_err(RemoveError::Driver)?;
         }
-        self.book().remove_network(&network.id)?;
+        self.pen().remove_network(&network.id)?;
         self.refresh_rules_if_possible();
         Ok(())
     }
 
     /// From here on nobody can join it.
     fn hide(&self, term: &str) -> Result<NetworkRecord, RemoveError> {
-        let mut book = self.book();
-        let mut network = book.find_network(term)?.clone();
+        let pen = self.pen();
+        let mut network = pen.book().removable(term)?.clone();
+        network.unfinished = true;
+        pen.put_network(network.clone())?;
+        Ok(network)
+    }
+}
+
+impl Book {
+    /// A network that may be removed: one of a user's that nobody is on and that no other one needs.
+    fn removable(&self, term: &str) -> Result<&NetworkRecord, RemoveError> {
+        let network = self.find_network(term)?;
+        let name = || network.name.clone();
         if network.is_built_in() {
-            return Err(RemoveError::BuiltIn(network.name));
+            return Err(RemoveError::BuiltIn(name()));
         }
-        if network.config_only && book.finished().any(|other| other.config_from == network.name) {
-            return Err(RemoveError::Configures(network.name));
+        if network.config_only && self.finished().any(|other| other.config_from == network.name) {
+            return Err(RemoveError::Configures(name()));
         }
         let sandboxes =
-            book.sandboxes().flat_map(|s| s.endpoints.iter().map(move |e| (&s.name, &e.endpoint)));
+            self.sandboxes().flat_map(|s| s.endpoints.iter().map(move |e| (&s.name, &e.endpoint)));
         let on_it = sandboxes.filter(|(_, endpoint)| endpoint.network_id == network.id);
         let on_it: Vec<String> = on_it
             .map(|(name, endpoint)| format!("name:{name:?} id:{:?}", &endpoint.endpoint_id[..12]))
             .collect();
         if !on_it.is_empty() {
-            return Err(RemoveError::InUse { network: network.name, endpoints: on_it.join(", ") });
+            return Err(RemoveError::InUse { network: name(), endpoints: on_it.join(", ") });
         }
-        network.unfinished = true;
-        book.put_network(network.clone())?;
         Ok(network)
     }
 }

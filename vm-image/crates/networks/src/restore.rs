@@ -105,11 +105,11 @@ impl Networks {
         Restored { sandbox, lost }
     }
 
-    async fn record_again(&self, record: SandboxRecord) {
+    pub(crate) async fn record_again(&self, record: SandboxRecord) {
         let shared = self.shared.clone();
-        let recorded = blocking(move || shared.book().put(record)).await;
+        let recorded = blocking(move || shared.pen().put(record)).await;
         if let Err(error) = recorded {
-            warn!(%error, "the record of a sandbox still has its lost ports");
+            warn!(%error, "the record of a sandbox has other ports than are open");
         }
     }
 }

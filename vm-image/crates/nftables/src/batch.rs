@@ -19,6 +19,7 @@ const ELEMENT_BYTES: usize = 32 * 1024;
 
 mod message {
     pub(super) const NEW_TABLE: u16 = 0;
+    pub(super) const GET_TABLE: u16 = 1;
     pub(super) const DELETE_TABLE: u16 = 2;
     pub(super) const NEW_CHAIN: u16 = 3;
     pub(super) const NEW_RULE: u16 = 6;
@@ -40,6 +41,15 @@ impl Batch {
     pub(crate) fn new() -> Self {
         let mut batch = Self::default();
         batch.message(BATCH_BEGIN, 0, 0, SUBSYSTEM, "begin".into(), &Attrs::default());
+        batch
+    }
+
+    /// A question for a table, which is no part of a transaction: the kernel acknowledges it if there is one.
+    pub(crate) fn question(family: Family, name: &str) -> Self {
+        let mut batch = Self::default();
+        let mut attrs = Attrs::default();
+        attrs.text(1, name);
+        batch.change(message::GET_TABLE, ACK, family, format!("tell of table {name}"), &attrs);
         batch
     }
 

@@ -85,9 +85,24 @@ impl Kernel {
         self.commit(batch)
     }
 
-    /// The kernel works off a transaction before `send` returns, so its answers are there then.
+    /// Whether there is a table of this name, whatever is in it.
+    ///
+    /// # Errors
+    /// The kernel's refusal, `EPERM` for instance.
+    pub fn has_table(&self, family: Family, name: &str) -> Result<bool, KernelError> {
+        match self.ask(Batch::question(family, name)) {
+            Ok(()) => Ok(true),
+            Err(error) if Errno::from_io_error(&error.source) == Some(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn commit(&self, batch: Batch) -> Result<(), KernelError> {
-        let batch = batch.end();
+        self.ask(batch.end())
+    }
+
+    /// The kernel works off all messages before `send` returns, so its answers are there then.
+    fn ask(&self, batch: Batch) -> Result<(), KernelError> {
         let failed = |error: Errno| KernelError::of("take a change", error);
         send(&self.socket, &batch.bytes, SendFlags::empty()).map_err(failed)?;
         let mut buffer = vec![0; RECEIVE_BYTES];

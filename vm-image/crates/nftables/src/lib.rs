@@ -20,8 +20,8 @@
 //! What a match presupposes is put before it, as `nft` does: a TCP port is only looked for in TCP, an IPv4 address
 //! only in IPv4.
 //!
-//! A transaction replaces a table whole, so nothing is ever read back first and no generation has to be compared. What
-//! is deliberately not here: reading rules of others, stateful objects, flow tables, timeouts of elements. Constants are
+//! A transaction replaces a table whole, so no rule is ever read back first and no generation has to be compared; whether
+//! a table is there at all can be asked. What is deliberately not here: reading rules of others, stateful objects, flow tables, timeouts of elements. Constants are
 //! those of `linux/netfilter/nf_tables.h`.
 
 mod attr;

@@ -280,10 +280,13 @@ fn replacing_and_deleting_leave_nothing_behind() {
             kernel.replace(&table).unwrap();
         }
         assert_eq!(listed().matches("table").count(), 1);
+        assert!(kernel.has_table(Family::Inet, "t").unwrap());
+        assert!(!kernel.has_table(Family::Ip, "t").unwrap() && !kernel.has_table(Family::Inet, "u").unwrap());
         for _ in 0..2 {
             kernel.delete(Family::Inet, "t").unwrap();
         }
         assert_eq!(listed(), "");
+        assert!(!kernel.has_table(Family::Inet, "t").unwrap());
     });
 }
 

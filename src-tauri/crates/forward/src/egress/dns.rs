@@ -16,11 +16,12 @@ use tokio::{
     sync::{Mutex, Semaphore},
     task::JoinSet,
 };
+use upstream::Upstream;
 
 /// The names of this computer. No server knows them.
 const HOST_NAMES: [&str; 2] = ["host.docker.internal", "gateway.docker.internal"];
 
-/// Lookups at once: the system's call holds a thread each. More wait.
+/// Calls of the system's resolver at once, each of which holds a thread. More wait.
 const MAX_LOOKUPS: usize = 64;
 
 /// Queries of a stream that wait for their answers; then no more are read.
@@ -30,11 +31,12 @@ const MAX_WAITING: usize = 512;
 #[derive(Debug, Clone)]
 pub(super) struct Resolver {
     lookups: Arc<Semaphore>,
+    upstream: Arc<Upstream>,
 }
 
 impl Default for Resolver {
     fn default() -> Self {
-        Self { lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)) }
+        Self { lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)), upstream: Arc::default() }
     }
 }
 
@@ -65,23 +67,30 @@ impl Resolver {
 
     async fn answer(&self, bytes: Vec<u8>) -> Option<Vec<u8>> {
         let query = Query::parse(&bytes)?;
-        let _lookup = self.lookups.acquire().await.ok()?;
         if let Some(answer) = own(&query) {
             return Some(query.answer(&answer));
         }
         let answer = match (query.class, query.kind) {
-            (message::INTERNET, kind::A) => system::addresses(query.name.clone(), false).await,
-            (message::INTERNET, kind::AAAA) => system::addresses(query.name.clone(), true).await,
-            (message::INTERNET, kind::PTR) => match query.reversed() {
-                Some(address) => system::name(address).await,
-                None => Answer::of(Code::NoSuchName),
-            },
-            _ => match upstream::ask(&bytes).await {
-                Some(reply) => return Some(reply),
-                None => Answer::of(Code::NotImplemented),
+            (message::INTERNET, kind::A | kind::AAAA | kind::PTR) => self.look_up(&query).await?,
+            _ => match self.upstream.ask(&query, &bytes).await {
+                Ok(reply) => return Some(reply),
+                Err(code) => Answer::of(code),
             },
         };
         Some(query.answer(&answer))
+    }
+
+    /// What the system's call says.
+    async fn look_up(&self, query: &Query<'_>) -> Option<Answer> {
+        let _lookup = self.lookups.acquire().await.ok()?;
+        Some(match query.kind {
+            kind::A => system::addresses(query.name.clone(), false).await,
+            kind::AAAA => system::addresses(query.name.clone(), true).await,
+            _ => match query.reversed() {
+                Some(address) => system::name(address).await,
+                None => Answer::of(Code::NoSuchName),
+            },
+        })
     }
 }
 

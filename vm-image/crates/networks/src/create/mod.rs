@@ -45,7 +45,7 @@ impl Shared {
         let mut network = self.plan(request)?;
         if network.config_only {
             let id = network.id.clone();
-            self.book().put_network(network)?;
+            self.pen().put_network(network)?;
             return Ok(id);
         }
         self.give_ranges(&mut network)?;
@@ -53,7 +53,7 @@ impl Shared {
         let others: Vec<NetworkRecord> = self.book().finished().cloned().collect();
         driver.check(&mut network, &others)?;
         network.unfinished = true;
-        self.book().put_network(network.clone())?;
+        self.pen().put_network(network.clone())?;
         let made = driver.make(&network).map_err(CreateError::Driver);
         if let Err(error) = made.and_then(|_| Ok(self.refresh_rules()?)) {
             self.abandon(&network);
@@ -61,7 +61,7 @@ impl Shared {
         }
         network.unfinished = false;
         let id = network.id.clone();
-        self.book().put_network(network)?;
+        self.pen().put_network(network)?;
         Ok(id)
     }
 
@@ -137,7 +137,7 @@ impl Shared {
     pub(crate) fn abandon(&self, network: &NetworkRecord) {
         let others = self.book().networks().to_vec();
         let removed = self.drivers.of(network).dismantle(network, &others).map_err(CreateError::Driver);
-        let removed = removed.and_then(|()| Ok(self.book().remove_network(&network.id)?));
+        let removed = removed.and_then(|()| Ok(self.pen().remove_network(&network.id)?));
         if let Err(error) = removed {
             tracing::warn!(network = %network.name, %error, "an unfinished network is left until the next start");
         }

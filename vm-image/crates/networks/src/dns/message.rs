@@ -118,6 +118,8 @@ impl Question {
 pub(super) struct Answer {
     /// For how many seconds it may be remembered; 0 is not at all.
     pub(super) lasts: u32,
+    /// Whether the server could not say, or did not want to: another one may.
+    pub(super) failed: bool,
 }
 
 impl Answer {
@@ -134,8 +136,9 @@ impl Answer {
         }
         let certain = !message.metadata.truncation
             && matches!(message.metadata.response_code, ResponseCode::NoError | ResponseCode::NXDomain);
+        let failed = matches!(message.metadata.response_code, ResponseCode::ServFail | ResponseCode::Refused);
         let lives = message.answers.iter().chain(&message.authorities).map(|record| record.ttl).min();
-        Some(Self { lasts: if certain { lives.unwrap_or(0) } else { 0 } })
+        Some(Self { lasts: if certain { lives.unwrap_or(0) } else { 0 }, failed })
     }
 }
 

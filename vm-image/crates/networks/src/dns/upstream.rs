@@ -1,7 +1,7 @@
 //! Asking others.
 //!
 //! A question is passed on as it came, under a number and from a port of its own, to one server after the other until
-//! one answers. Answers are passed back as they came, too: what we do not understand of them is not ours to lose.
+//! one answers; one that failed, or that refuses, has not. Answers are passed back as they came, too: what we do not understand of them is not ours to lose.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -74,21 +74,13 @@ impl Upstreams {
             return Some(known);
         }
         let _permit = self.waiting.try_acquire().ok()?;
-        for server in servers {
-            let asked = exchange(SocketAddr::new(server, PORT), netns, bytes, transport, question);
-            match timeout(PATIENCE, asked).await {
-                Ok(Ok((mut answer, read))) => {
-                    if shared {
-                        self.cache.put(key, answer.clone(), read.lasts, Instant::now());
-                    }
-                    message::set_id(&mut answer, id);
-                    return Some(answer);
-                }
-                Ok(Err(error)) => debug!(%server, %error, "a name server could not be asked"),
-                Err(_) => debug!(%server, "a name server does not answer"),
-            }
+        let servers = servers.into_iter().map(|server| SocketAddr::new(server, PORT));
+        let (mut answer, read) = ask_each(servers, netns, bytes, transport, question).await?;
+        if shared {
+            self.cache.put(key, answer.clone(), read.lasts, Instant::now());
         }
-        None
+        message::set_id(&mut answer, id);
+        Some(answer)
     }
 
     /// Read each time: a laptop that changes its network changes them.
@@ -98,6 +90,29 @@ impl Upstreams {
         }
         of_text(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default())
     }
+}
+
+/// The answer of the first server that knows one way or the other; else the last word of those that could not say.
+async fn ask_each(
+    servers: impl Iterator<Item = SocketAddr>,
+    netns: Option<&Path>,
+    bytes: &[u8],
+    transport: Transport,
+    question: &Question,
+) -> Option<(Vec<u8>, Answer)> {
+    let mut last = None;
+    for server in servers {
+        match timeout(PATIENCE, exchange(server, netns, bytes, transport, question)).await {
+            Ok(Ok((answer, read))) if read.failed => {
+                debug!(%server, "a name server failed or refused to answer");
+                last = Some((answer, read));
+            }
+            Ok(Ok(answered)) => return Some(answered),
+            Ok(Err(error)) => debug!(%server, %error, "a name server could not be asked"),
+            Err(_) => debug!(%server, "a name server does not answer"),
+        }
+    }
+    last
 }
 
 /// The servers of a resolv.conf(5).
@@ -192,7 +207,51 @@ async fn inside<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use hickory_proto::op::{Message, Query, ResponseCode};
+    use hickory_proto::rr::Name;
+
     use super::*;
+
+    /// A server that says the same to everybody.
+    async fn server(code: ResponseCode) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let at = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+                let question = Question::read(&buffer[..length]).unwrap();
+                let mut answer = question.failure();
+                answer.metadata.response_code = code;
+                socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+            }
+        });
+        at
+    }
+
+    #[tokio::test]
+    async fn a_server_that_fails_is_not_the_last_word_while_there_are_others() {
+        let mut message = Message::query();
+        let mut query = Query::new();
+        query.name = Name::from_utf8("example.org.").unwrap();
+        message.add_query(query);
+        let bytes = message.to_vec().unwrap();
+        let question = Question::read(&bytes).unwrap();
+        use ResponseCode::{NXDomain, NoError, Refused, ServFail};
+        for (codes, expected) in [
+            (vec![ServFail, NoError], NoError),
+            (vec![Refused, ServFail, NXDomain, NoError], NXDomain),
+            (vec![ServFail, Refused], Refused),
+        ] {
+            let mut servers = Vec::new();
+            for code in codes {
+                servers.push(server(code).await);
+            }
+            let asked = ask_each(servers.into_iter(), None, &bytes, Transport::Udp, &question).await;
+            let (answer, read) = asked.unwrap();
+            assert_eq!(Message::from_vec(&answer).unwrap().metadata.response_code, expected);
+            assert_eq!(read.lasts, 0, "there is nothing in it to remember");
+        }
+    }
 
     #[test]
     fn servers_are_read_as_resolvers_read_them() {

@@ -6,7 +6,7 @@
 //! of users are `br-` and the beginning of the network's id, or what the user named.
 //!
 //! Between containers of one bridge packets are bridged. What leads out, and what must not, is the firewall's business;
-//! only `enable_icc=false` is done here: ports that are isolated from each other in the switch itself.
+//! only `enable_icc=false` is done here as well: ports that are isolated from each other in the switch itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;

@@ -13,7 +13,8 @@ pub(super) fn chain(bridges: &[Bridge<'_>], ports: &[PortRecord], native: bool) 
         let leaving = bridge.from().is_not(Key::OifName, bridge.device);
         chain = chain
             .rule(bridge.comment(bridge.entering().counter().drop(), "internal, nobody comes in"))
-            .rule(bridge.comment(leaving.counter().drop(), "internal, nobody gets out"));
+            .rule(bridge.comment(leaving.counter().drop(), "internal, nobody gets out"))
+            .rules(neighbours(bridge));
     }
     for bridge in open.iter().filter(|_| native) {
         let leaving = || bridge.from().is_not(Key::OifName, bridge.device);
@@ -32,9 +33,16 @@ pub(super) fn chain(bridges: &[Bridge<'_>], ports: &[PortRecord], native: bool) 
     }
     for bridge in &open {
         let shut = bridge.comment(bridge.entering().counter().drop(), "nobody else comes in");
-        chain = chain.rules(openings(bridge, ports)).rule(shut);
+        chain = chain.rules(openings(bridge, ports)).rules(neighbours(bridge)).rule(shut);
     }
     chain
+}
+
+/// From one container of a network to another by way of its gateway, where neighbours are apart: what the switch does not
+/// pass, the router must not either.
+fn neighbours(bridge: &Bridge<'_>) -> Option<Rule> {
+    let back = bridge.from().is(Key::OifName, bridge.device);
+    (!bridge.options.icc).then(|| bridge.comment(back.counter().drop(), "neighbours are apart"))
 }
 
 /// From one network into others; those that are routed decide for themselves who comes in.

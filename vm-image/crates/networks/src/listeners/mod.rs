@@ -136,7 +136,7 @@ impl Networks {
             }
         }
         let shared = self.shared.clone();
-        let recorded = blocking(move || shared.book().put(record)).await;
+        let recorded = blocking(move || shared.pen().put(record)).await;
         if let Err(error) = recorded {
             warn!(container, %error, "a killed engine will not know what this container listens on");
         }

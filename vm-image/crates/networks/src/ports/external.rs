@@ -5,12 +5,13 @@
 //!
 //! ```text
 //! away --connected--> reconciling --answered--> serving --stream ends--> away
+//!                          ^--something was refused---'
 //! ```
 //!
 //! A wish for a port waits for the host for [`PATIENCE`]; then it fails. A port that is closed while the host is away is
 //! closed by the next `Reconcile`; one whose opening got no answer is in none, so it is closed, too.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::{Connections, PublishError};
@@ -39,6 +40,10 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(3);
 /// The waits between attempts to connect grow from the first to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The waits before the host is asked once more for what it refused grow from the first to the second.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// Requests that may wait for the task.
 const QUEUE: usize = 64;
@@ -180,29 +185,98 @@ impl Link {
         let replies = FrameReader::new(reader);
         let wanted = Arc::clone(&self.wanted);
         let mut stream = Stream { wanted, replies, requests: writer, last_id: 0, waiting: HashMap::new() };
-        let ports = lock(&self.wanted).values().cloned().collect();
-        let (answer, reconciled) = oneshot::channel();
-        stream.ask(Question { call: PortsCall::Reconcile { ports }, answer }).await?;
-        while !stream.waiting.is_empty() {
-            match stream.replies.next().await? {
-                Some(reply) => drop(stream.answer(reply)),
-                None => return Ok(()),
-            }
+        let mut refusals = Refusals::default();
+        if stream.reconcile(&mut refusals).await?.is_break() {
+            return Ok(());
         }
-        report(reconciled.await.ok());
         loop {
+            // What is on its way to be opened would be closed: it is wanted only once it is open.
+            let is_calm = stream.waiting.is_empty();
             tokio::select! {
                 reply = stream.replies.next() => match reply? {
                     Some(reply) => if stream.answer(reply).is_break() { return Ok(()) },
                     None => return Ok(()),
                 },
                 Some(question) = self.queue.recv() => stream.ask(question).await?,
+                () = sleep_until(refusals.again_at), if is_calm && refusals.any() => {
+                    if stream.reconcile(&mut refusals).await?.is_break() {
+                        return Ok(());
+                    }
+                }
             }
         }
     }
 }
 
+/// What the host could not open when it was told all that is to be open.
+struct Refusals {
+    keys: BTreeSet<String>,
+    /// When it is told again, and how long it is left alone after that.
+    again_at: Instant,
+    pause: Duration,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self { keys: BTreeSet::new(), again_at: Instant::now() + FIRST_RETRY, pause: FIRST_RETRY }
+    }
+}
+
+impl Refusals {
+    fn any(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Notes what became of it this time. What is refused as before is no news.
+    fn note(&mut self, outcomes: Vec<PortOutcome>) {
+        let before = std::mem::take(&mut self.keys);
+        for PortOutcome { key, result } in outcomes {
+            match result {
+                Ok(_) if before.contains(&key) => info!(key, "the host has opened a port again"),
+                Ok(_) => {}
+                Err(refused) => {
+                    if before.contains(&key) {
+                        debug!(key, %refused, "the host could still not open a port again");
+                    } else {
+                        warn!(key, %refused, "the host could not open a port again");
+                    }
+                    self.keys.insert(key);
+                }
+            }
+        }
+    }
+
+    /// Leaves the host alone for a while, longer each time.
+    fn rest(&mut self) {
+        self.again_at = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_RETRY);
+    }
+}
+
 impl Stream {
+    /// Tells the host all that is to be open, and waits for its word on it. Break: the stream has ended.
+    ///
+    /// What was refused stays wanted.
+    async fn reconcile(&mut self, refusals: &mut Refusals) -> Result<ControlFlow<()>, FrameError> {
+        let ports = lock(&self.wanted).values().cloned().collect();
+        let (answer, reconciled) = oneshot::channel();
+        self.ask(Question { call: PortsCall::Reconcile { ports }, answer }).await?;
+        while !self.waiting.is_empty() {
+            match self.replies.next().await? {
+                Some(reply) => drop(self.answer(reply)),
+                None => return Ok(ControlFlow::Break(())),
+            }
+        }
+        match reconciled.await {
+            Ok(Ok(PortsAnswer::Reconciled { outcomes })) => refusals.note(outcomes),
+            Ok(Ok(answer)) => warn!(?answer, "the host gave an answer to another question"),
+            Ok(Err(refused)) => warn!(%refused, "the host did not reconcile its ports"),
+            Err(_) => {}
+        }
+        refusals.rest();
+        Ok(ControlFlow::Continue(()))
+    }
+
     async fn ask(&mut self, question: Question) -> Result<(), FrameError> {
         if question.answer.is_closed() && matches!(question.call, PortsCall::Publish { .. }) {
             // Whoever asked has run out of patience, and must not get what they were told they do not have. What
@@ -263,22 +337,6 @@ async fn connect(socket: &Path) -> UnixStream {
 
 fn report_unreachable(socket: &Path, error: &io::Error) {
     debug!(socket = %socket.display(), %error, "the host's ports are out of reach");
-}
-
-/// What the host could not open again stays wanted: it is tried again with the next stream.
-fn report(reconciled: Option<Answer>) {
-    match reconciled {
-        Some(Ok(PortsAnswer::Reconciled { outcomes })) => {
-            for PortOutcome { key, result } in outcomes {
-                if let Err(refused) = result {
-                    warn!(key, %refused, "the host could not open a port again");
-                }
-            }
-        }
-        Some(Ok(answer)) => warn!(?answer, "the host gave an answer to another question"),
-        Some(Err(refused)) => warn!(%refused, "the host did not reconcile its ports"),
-        None => {}
-    }
 }
 
 fn lock(wanted: &Wanted) -> MutexGuard<'_, BTreeMap<String, PortForward>> {

@@ -135,6 +135,11 @@ impl Ports {
         }
     }
 
+    /// Whether a port is open, or will be as soon as the host is back; what is routed needs no opening.
+    pub(crate) fn is_open(&self, record: &PortRecord) -> bool {
+        record.is_routed() || self.table().holds(&record.key)
+    }
+
     /// Closes these and drops their connections; what is closed stays closed.
     pub(crate) async fn close(&self, ports: &[PortRecord]) {
         self.close_with(ports, Connections::Cut).await;

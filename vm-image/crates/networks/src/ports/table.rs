@@ -32,6 +32,11 @@ impl Table {
         }
     }
 
+    /// Whether a port of this key is held.
+    pub(super) fn holds(&self, key: &str) -> bool {
+        self.0.iter().any(|entry| entry.port.key == key)
+    }
+
     /// Gives a port back; one that nobody holds is free already.
     pub(super) fn release(&mut self, key: &str) {
         self.0.retain(|entry| entry.port.key != key);

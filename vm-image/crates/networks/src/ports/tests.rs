@@ -32,14 +32,13 @@ impl FakeHost {
 
     /// Waits for the engine and for the `Reconcile` with which it begins.
     async fn welcome(&self) -> (Engine, Vec<PortForward>) {
-        let mut engine = Engine(self.listener.accept().await.unwrap().0);
-        let request = engine.next().await;
-        let PortsCall::Reconcile { ports } = request.call else { panic!("{request:?}") };
-        let outcome =
-            |forward: &PortForward| PortOutcome { key: forward.key.clone(), result: Ok(forward.host_port) };
-        let outcomes = ports.iter().map(outcome).collect();
-        engine.reply(request.id, Ok(PortsAnswer::Reconciled { outcomes })).await;
+        let mut engine = self.accept().await;
+        let ports = engine.reconcile(&[]).await;
         (engine, ports)
+    }
+
+    async fn accept(&self) -> Engine {
+        Engine(self.listener.accept().await.unwrap().0)
     }
 }
 
@@ -52,16 +51,27 @@ impl Engine {
         write_frame(&mut self.0, &PortsReply { id, result }).await.unwrap();
     }
 
+    /// Answers a `Reconcile`, with a refusal for these keys; returns what was told.
+    async fn reconcile(&mut self, refused: &[&str]) -> Vec<PortForward> {
+        let request = self.next().await;
+        let PortsCall::Reconcile { ports } = request.call else { panic!("{request:?}") };
+        let outcome = |forward: &PortForward| PortOutcome {
+            key: forward.key.clone(),
+            result: match refused.contains(&forward.key.as_str()) {
+                true => Err(refusal(RefusalCode::InUse)),
+                false => Ok(forward.host_port),
+            },
+        };
+        let outcomes = ports.iter().map(outcome).collect();
+        self.reply(request.id, Ok(PortsAnswer::Reconciled { outcomes })).await;
+        ports
+    }
+
     /// Answers a `Publish`; returns what was asked for.
     async fn publish(&mut self, result: Result<u16, RefusalCode>) -> PortForward {
         let request = self.next().await;
         let PortsCall::Publish { forward } = request.call else { panic!("{request:?}") };
-        let refused = |code| PublishRefused {
-            code,
-            message: "address already in use".into(),
-            holder: Some("nginx (pid 812)".into()),
-        };
-        let answer = result.map(|host_port| PortsAnswer::Published { host_port }).map_err(refused);
+        let answer = result.map(|host_port| PortsAnswer::Published { host_port }).map_err(refusal);
         self.reply(request.id, answer).await;
         forward
     }
@@ -79,6 +89,10 @@ impl Engine {
         self.reply(request.id, Ok(PortsAnswer::Unpublished)).await;
         (key, keep_connections)
     }
+}
+
+fn refusal(code: RefusalCode) -> PublishRefused {
+    PublishRefused { code, message: "address already in use".into(), holder: Some("nginx (pid 812)".into()) }
 }
 
 fn owner() -> Owner<'static> {
@@ -266,4 +280,31 @@ async fn the_ports_of_the_last_engine_are_in_the_first_reconcile_and_stay() {
     let (reopened, asked) = tokio::join!(ports.reopen(owner(), &record), engine.publish(Ok(8080)));
     reopened.unwrap();
     assert_eq!(asked, forward);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_host_could_not_open_again_is_asked_for_until_it_can() {
+    let host = FakeHost::new();
+    let forward = |n: u16| PortForward {
+        key: format!("c0ffee/{n}"),
+        host_ip: "127.0.0.1".parse().unwrap(),
+        host_port: 8080 + n,
+        protocol: PortProtocol::Tcp,
+        target: "172.17.0.2:80".parse().unwrap(),
+    };
+    let recorded = [forward(0), forward(1)];
+    let ports = Ports::start(host.publisher(), recorded.iter().cloned());
+    let mut engine = host.accept().await;
+    let limit = std::time::Duration::from_secs(600);
+    for _ in 0..3 {
+        let told = tokio::time::timeout(limit, engine.reconcile(&["c0ffee/1"])).await;
+        assert_eq!(told.expect("the host is asked again"), recorded);
+    }
+    // What is closed meanwhile is not asked for again.
+    let gone = [PortRecord::of(&forward(0))];
+    let closed = tokio::join!(ports.close(&gone), engine.unpublish()).1;
+    assert_eq!(closed, "c0ffee/0");
+    assert_eq!(engine.reconcile(&[]).await, recorded[1..]);
+    let more = tokio::time::timeout(limit, engine.next()).await;
+    assert!(more.is_err(), "all is open: {more:?}");
 }

@@ -185,7 +185,7 @@ fn what_a_killed_engine_was_making_or_removing_is_gone_with_the_next() {
         let made = networks.create(plain("half")).await.unwrap();
         let mut record = networks.shared.book().network(&made.id).unwrap().clone();
         record.unfinished = true;
-        networks.shared.book().put_network(record).unwrap();
+        networks.shared.pen().put_network(record).unwrap();
         assert!(networks.inspect("half").is_err());
         let again = home.open().await;
         assert!(again.inspect("half").is_err());
@@ -359,5 +359,55 @@ fn an_overlay_that_containers_may_join_is_a_bridge_of_its_own_range() {
         let b = networks.attach(on("over", "b", vec![])).await.unwrap();
         let server = listen_in(&a);
         converse(inside(&b, || connect(SocketAddr::new(address(&a), 80))), &server);
+    });
+}
+
+/// A join whose network becomes the way out.
+fn first(network: &str) -> Join {
+    Join { gw_priority: 1, ..join(network) }
+}
+
+#[test]
+fn a_connection_that_fails_for_its_ports_changes_nothing() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        networks.create(plain("out")).await.unwrap();
+        networks.create(CreateRequest { internal: true, ..plain("inner") }).await.unwrap();
+        let wish = vec![publish(Some("127.0.0.1"), HostPorts::exactly(8080))];
+        let before = networks.attach(on("inner", "c", wish)).await.unwrap();
+        assert!(before.published.is_empty(), "an internal network publishes nothing");
+        let there = devices();
+        let theirs = TcpListener::bind("127.0.0.1:8080").unwrap();
+        networks.connect("c", join("out")).await.unwrap_err();
+        assert_eq!(networks.sandbox("c").unwrap(), before);
+        assert_eq!((devices(), default_route(&before)), (there, String::new()));
+
+        drop(theirs);
+        let after = networks.connect("c", join("out")).await.unwrap();
+        assert_eq!(after.published.len(), 1);
+        let server = listen_in(&after);
+        converse(connect("127.0.0.1:8080".parse().unwrap()).unwrap(), &server);
+    });
+}
+
+#[test]
+fn ports_that_worked_work_on_after_a_connection_that_failed() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        const MODE: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+        let options = [(MODE.to_owned(), "routed".to_owned())].into();
+        networks.create(CreateRequest { options, ..plain("routed") }).await.unwrap();
+        networks.create(plain("out")).await.unwrap();
+        let wish = vec![publish(None, HostPorts::exactly(8080))];
+        let before = networks.attach(on("routed", "c", wish)).await.unwrap();
+        let server = listen_in(&before);
+        let published = "[::1]:8080".parse().unwrap();
+        converse(connect(published).unwrap(), &server);
+
+        let _theirs = TcpListener::bind("127.0.0.1:8080").unwrap();
+        networks.connect("c", first("out")).await.unwrap_err();
+        assert_eq!(networks.sandbox("c").unwrap(), before);
+        assert_eq!(default_route(&before), "eth0");
+        converse(connect(published).unwrap(), &server);
     });
 }

@@ -87,6 +87,15 @@ impl<'a> Query<'a> {
         })
     }
 
+    /// Whether a message is a reply to this question, asked under this number.
+    pub(super) fn is_answered_by(&self, id: u16, reply: &[u8]) -> bool {
+        let word = |at: usize| Some(u16::from_be_bytes(*reply.get(at..)?.first_chunk()?));
+        word(0) == Some(id)
+            && word(2).is_some_and(|flags| flags & REPLY != 0)
+            && word(4) == Some(1)
+            && reply.get(HEADER..HEADER + self.question.len()) == Some(self.question)
+    }
+
     /// The address whose name is asked for (`in-addr.arpa`, `ip6.arpa`).
     pub(super) fn reversed(&self) -> Option<IpAddr> {
         let name = self.name.to_ascii_lowercase();
@@ -191,6 +200,23 @@ mod tests {
         assert_eq!(answer[12..bytes.len()], bytes[12..]);
         assert_eq!(answer[bytes.len()..], [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 10, 0, 4, 1, 2, 3, 4]);
         assert_eq!(parsed.answer(&Answer::of(Code::NoSuchName))[3], 0x83);
+    }
+
+    #[test]
+    fn a_reply_is_known_by_its_number_and_its_question() {
+        let bytes = query(7, "example.org", kind::A);
+        let parsed = Query::parse(&bytes).unwrap();
+        let reply = parsed.answer(&Answer::records(vec![Record::Address("1.2.3.4".parse().unwrap())]));
+        assert!(parsed.is_answered_by(7, &reply));
+        assert!(!parsed.is_answered_by(8, &reply), "another number");
+        assert!(!parsed.is_answered_by(7, &bytes), "no reply");
+        for other in [query(7, "example.com", kind::A), query(7, "example.org", kind::AAAA)] {
+            let other = Query::parse(&other).unwrap().answer(&Answer::of(Code::Fine));
+            assert!(!parsed.is_answered_by(7, &other), "another question");
+        }
+        for cut in 0..bytes.len() {
+            assert!(!parsed.is_answered_by(7, &reply[..cut]), "{cut}");
+        }
     }
 
     #[test]
