@@ -121,14 +121,14 @@ fn is_refusal(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
     use tokio::time::{advance, timeout};
 
+    /// Windows tells a refusal to who receives, and to nobody else.
+    #[cfg(unix)]
     #[test]
     fn an_error_that_a_send_has_heard_is_not_waited_on_in_a_circle() {
-        let (ended, wait) = mpsc::channel();
+        let (ended, wait) = std::sync::mpsc::channel();
         // On a thread that can be left behind: one that goes in a circle never comes back to its runtime.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
