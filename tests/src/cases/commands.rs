@@ -82,6 +82,8 @@ const COMMANDS: &[(&str, End)] = &[
     ("network create --label of=commands cmd-n1", Says("")),
     ("network inspect cmd-n1", Says("\"Driver\": \"bridge\"")),
     ("run -d --name cmd4 --label of=commands busybox sleep 1000", Says("")),
+    // At once: an engine keeps the last 256 events of all containers.
+    ("events --since 1h --until 0s --filter container=cmd4", Says("container start")),
     ("network connect cmd-n1 cmd4", Says("")),
     ("network disconnect cmd-n1 cmd4", Says("")),
     ("network rm cmd-n1", Says("cmd-n1")),
@@ -94,7 +96,6 @@ const COMMANDS: &[(&str, End)] = &[
     ("volume create --label of=commands cmd-v2", Says("cmd-v2")),
     ("volume prune -a -f --filter label=of=commands", Says("cmd-v2")),
     ("system df", Says("Local Volumes")),
-    ("events --since 1h --until 0s --filter container=cmd4", Says("container start")),
     ("rm -f cmd4", Says("cmd4")),
     ("context ls", Says("default")),
     ("plugin ls", Says("NAME")),

@@ -106,12 +106,14 @@ fn a_start_period_forgives(on: &dyn Subject) -> Result<()> {
 fn a_check_that_hangs_is_killed(on: &dyn Subject) -> Result<()> {
     let options = ["--health-timeout", "200ms", "--health-retries", "1"];
     run(on, "hangs", "echo before; exec sleep 1234", &options)?;
-    let unhealthy = until(on, "hangs", |health| health["Status"] == "unhealthy")?;
-    let result = &unhealthy["Log"][0];
-    ensure!(
-        result["ExitCode"] == -1 && result["Output"] == "Health check exceeded timeout (200ms): before\n",
-        "{result}"
-    );
+    until(on, "hangs", |health| health["Status"] == "unhealthy")?;
+    // On a busy computer the time may be over before a check has said anything; not for all of them.
+    until(on, "hangs", |health| {
+        let told = |result: &Value| {
+            result["ExitCode"] == -1 && result["Output"] == "Health check exceeded timeout (200ms): before\n"
+        };
+        health["Log"].as_array().is_some_and(|log| log.iter().any(told))
+    })?;
     // One may be running now, but they do not add up.
     let running = on.docker().ok(["exec", "hangs", "sh", "-c", "pgrep -f 'sleep 1234' | wc -l"])?;
     ensure!(running.trim().parse::<u32>()? <= 2, "{running}");
