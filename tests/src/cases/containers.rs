@@ -21,6 +21,7 @@ cases![
     environment_user_and_directory_are_set,
     events_tell_a_life_in_order,
     remove_takes_a_running_container_only_by_force,
+    a_port_that_is_only_exposed_may_be_of_any_kind,
 ];
 
 fn hello_world_says_hello(on: &dyn Subject) -> Result<()> {
@@ -229,6 +230,12 @@ fn remove_takes_a_running_container_only_by_force(on: &dyn Subject) -> Result<()
         answer.err
     );
     ensure!(docker.ok(["rm", "-f", "running"])? == "running");
+    Ok(())
+}
+
+fn a_port_that_is_only_exposed_may_be_of_any_kind(on: &dyn Subject) -> Result<()> {
+    let out = on.docker().ok(["run", "--rm", "--expose", "38412/sctp", "busybox", "echo", "started"])?;
+    ensure!(out == "started", "{out}");
     Ok(())
 }
 

@@ -14,6 +14,7 @@ cases![
     modes_of_the_host_are_the_host_s,
     names_of_other_containers_become_ids,
     who_is_joined_must_run,
+    a_shared_network_comes_with_its_names_and_files,
     devices_are_given_with_their_rights,
     devices_that_are_not_there_are_told,
     kernel_parameters_are_the_container_s,
@@ -194,6 +195,34 @@ fn who_is_joined_must_run(on: &dyn Subject) -> Result<()> {
         ensure!(missing.err.contains("No such container: none-such"), "{missing:?}");
     }
     removed(on, "sleeps-not")
+}
+
+fn a_shared_network_comes_with_its_names_and_files(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    let names = ["--hostname", "landlord", "--domainname", "example.org", "--add-host", "extra:10.0.0.9"];
+    let donor = [&["run", "-d", "--name", "net-donor"], &names[..], &["busybox", "sleep", "1000"]].concat();
+    docker.ok(donor)?;
+    let script = "hostname; cat /etc/hostname /etc/hosts /etc/resolv.conf";
+    let own = docker.ok(["exec", "net-donor", "sh", "-c", script])?;
+    ensure!(own.starts_with("landlord") && own.contains("10.0.0.9\textra"), "{own}");
+    let mode = ["--network", "container:net-donor"];
+    let lodger = [&["run", "-d", "--name", "net-lodger"], &mode[..], &["busybox", "sleep", "1000"]].concat();
+    docker.ok(lodger)?;
+    let told = docker.ok(["exec", "net-lodger", "sh", "-c", script])?;
+    ensure!(told == own, "{told}\n{own}");
+    let config = "{{.Config.Hostname}} {{.Config.Domainname}}";
+    ensure!(docker.ok(["inspect", "-f", config, "net-lodger"])? == "landlord example.org");
+    // They are the same files, not copies.
+    docker.ok(["exec", "net-donor", "sh", "-c", "echo 10.0.0.8 later >> /etc/hosts"])?;
+    let hosts = docker.ok(["exec", "net-lodger", "cat", "/etc/hosts"])?;
+    ensure!(hosts.contains("10.0.0.8 later"), "{hosts}");
+    // Who joins the one that joined is where both are.
+    let network = ["readlink", "/proc/self/ns/net"];
+    let theirs = docker.ok([&["exec", "net-donor"], &network[..]].concat())?;
+    let its = run(on, &[&["--network", "container:net-lodger", "busybox"], &network[..]].concat())?;
+    ensure!(its == theirs, "{its} {theirs}");
+    removed(on, "net-lodger")?;
+    removed(on, "net-donor")
 }
 
 fn devices_are_given_with_their_rights(on: &dyn Subject) -> Result<()> {

@@ -42,8 +42,8 @@ fn shell(on: &dyn Subject, script: &str) -> Result<String> {
     run(on, &["busybox", "sh", "-c", script])
 }
 
-/// CVE-2019-5736: an image whose program is a link to `/proc/self/exe` makes the runtime execute itself in the container, from where it
-/// could be opened and written.
+/// CVE-2019-5736: an image whose program is a link to `/proc/self/exe`, or a script that it interprets, makes the runtime execute itself in
+/// the container, from where it could be opened and written.
 fn the_runtime_s_program_cannot_be_overwritten(on: &dyn Subject) -> Result<()> {
     let docker = on.docker();
     docker.ok([
@@ -54,12 +54,17 @@ fn the_runtime_s_program_cannot_be_overwritten(on: &dyn Subject) -> Result<()> {
         "busybox",
         "sh",
         "-c",
-        "ln -sf /proc/self/exe /bin/evil; touch /ready; sleep 1000",
+        "ln -sf /proc/self/exe /bin/link; echo '#!/proc/self/exe' >/bin/script; chmod +x /bin/script; \
+            touch /ready; sleep 1000",
     ])?;
     docker.ok(["exec", "overwrites", "sh", "-c", "until [ -e /ready ]; do sleep 0.05; done"])?;
-    // Whatever it is that runs now, it is a file of the container's (busybox itself, which `exec` has become) or nothing at all.
-    let answer = docker.run(["exec", "overwrites", "/bin/evil", "readlink", "/proc/self/exe"])?;
-    ensure!(!answer.out.contains("runc") && !answer.out.contains("shim"), "{answer:?}");
+    for program in ["/bin/link", "/bin/script"] {
+        // We refuse it. runc runs: a copy of itself that nobody can write, which says that it knows no such command.
+        let answer = docker.run(["exec", "overwrites", program, "readlink", "/proc/self/exe"])?;
+        ensure!(answer.status != 0 && !answer.out.contains("runc"), "{program}: {answer:?}");
+        let said = format!("{}{}", answer.out, answer.err);
+        ensure!(!said.contains("shim"), "{program}: {answer:?}");
+    }
     let answer = docker.run(["exec", "overwrites", "sh", "-c", "for p in /proc/[0-9]*; do l=$(readlink $p/exe) || continue; case $l in /bin/*) ;; *) echo $l;; esac; done"])?;
     ensure!(answer.out.trim().is_empty(), "{answer:?}");
     docker.ok(["rm", "-f", "overwrites"]).map(drop)

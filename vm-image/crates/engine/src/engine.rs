@@ -56,6 +56,8 @@ pub(crate) struct Engine {
     pub(crate) config: EngineConfig,
     /// Names this engine for good, in `/info`.
     pub(crate) id: String,
+    /// What it keeps its files on, by dockerd's name.
+    pub(crate) file_system: &'static str,
     pub(crate) events: Arc<Events>,
     pub(crate) images: Store,
     pub(crate) puller: Puller,
@@ -74,6 +76,8 @@ impl Engine {
             make_private(directory)?;
         }
         let id = system::engine_id(&config.data_root).context("could not read or write the engine's id")?;
+        let file_system =
+            system::file_system(&config.data_root).context("could not look at the data's file system")?;
         let base_layer = config.data_root.join("base-layer");
         system::make_base_layer(&base_layer).context("could not make the layer below all containers")?;
         let images =
@@ -114,7 +118,7 @@ impl Engine {
             remap: config.remap.clone(),
         });
         containers.restore().await.context("could not find the containers again")?;
-        Ok(Arc::new(Self { config, id, events, images, puller, networks, volumes, containers }))
+        Ok(Arc::new(Self { config, id, file_system, events, images, puller, networks, volumes, containers }))
     }
 
     /// Stops what runs, each with its grace, and lets go of the networks.

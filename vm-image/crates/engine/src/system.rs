@@ -76,6 +76,32 @@ impl OsRelease {
     }
 }
 
+/// The file system that a directory is on, by dockerd's name of it (moby's `graphdriver.FsNames`).
+pub(crate) fn file_system(directory: &Path) -> io::Result<&'static str> {
+    // As wide as the kernel's numbers, which are of 32 bits.
+    Ok(file_system_name(rustix::fs::statfs(directory)?.f_type as u32))
+}
+
+/// Of its number, see statfs(2).
+fn file_system_name(magic: u32) -> &'static str {
+    match magic {
+        0x9123_683e => "btrfs",
+        0x0000_f15f => "ecryptfs",
+        0x0000_ef53 => "extfs",
+        0xf2f5_2010 => "f2fs",
+        0x6573_5546 => "fuse",
+        0x3153_464a => "jfs",
+        0x0000_6969 => "nfs",
+        0x794c_7630 => "overlayfs",
+        0x8584_58f6 => "ramfs",
+        0x5265_4973 => "reiserfs",
+        0x0102_1994 => "tmpfs",
+        0x5846_5342 => "xfs",
+        0x2fc1_2fc1 => "zfs",
+        _ => "<unknown>",
+    }
+}
+
 /// The engine's lasting id: a random UUID in a file of the data root.
 pub(crate) fn engine_id(data_root: &Path) -> io::Result<String> {
     let path = data_root.join("engine-id");
@@ -124,6 +150,14 @@ mod tests {
     fn uuids_say_their_version_and_variant() {
         assert_eq!(uuid(0), "00000000-0000-4000-8000-000000000000");
         assert_eq!(uuid(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+
+    #[test]
+    fn file_systems_have_dockerd_s_names() {
+        let names = [0xef53, 0x5846_5342, 0x9123_683e, 1].map(file_system_name);
+        assert_eq!(names, ["extfs", "xfs", "btrfs", "<unknown>"]);
+        assert_eq!(file_system(Path::new("/dev/shm")).unwrap(), "tmpfs");
+        assert!(file_system(Path::new("/none-such")).is_err());
     }
 
     #[test]

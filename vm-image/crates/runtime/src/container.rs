@@ -4,12 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use caisson_sys::clone::{Cloned, clone, namespace};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Rlimit, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::cgroup::Cgroup;
 use crate::failure::{Context, Failure};
 use crate::namespaces::Namespaces;
-use crate::process::{self, Birth, Outcome, Person, Stdio};
+use crate::process::{self, Birth, End, Own, Person, Stdio};
 use crate::rootfs::{Donor, Rootfs};
 use crate::seccomp;
 use crate::spec::{Mount, NamespaceKind, Spec};
@@ -34,6 +34,8 @@ pub struct Container<'a> {
     pub shared_memory: Option<&'a Path>,
     /// Whether to note how long each step takes.
     pub trace: bool,
+    /// How many files its processes may have open unless the spec says otherwise, whatever the limit of the calling process.
+    pub open_files: Rlimit,
 }
 
 /// A container whose program runs.
@@ -53,6 +55,16 @@ pub struct Running {
     pub steps: Vec<Step>,
     /// Whether something keeps its processes from using the devices that they make.
     pub(crate) may_make_devices: bool,
+    /// How many files its processes may have open.
+    pub(crate) open_files: Rlimit,
+}
+
+/// A process that has become the container's program.
+struct Born {
+    pid: Pid,
+    pidfd: OwnedFd,
+    terminal: Option<OwnedFd>,
+    steps: Vec<Step>,
 }
 
 impl Container<'_> {
@@ -66,7 +78,7 @@ impl Container<'_> {
     pub fn start(&self, stdio: Stdio) -> Result<Running, Failure> {
         let mut steps = Steps::begin(self.trace);
         self.spec.refuse_unsupported()?;
-        let linux = &self.spec.linux;
+        let (linux, own) = (&self.spec.linux, Own::program()?);
         let namespaces = Namespaces::open(&linux.namespaces)?;
         let donor = self.shared_memory.map(Donor::open).transpose()?;
         let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose();
@@ -93,6 +105,7 @@ impl Container<'_> {
             namespaces: &namespaces,
             cgroup: directory.as_ref().map(AsFd::as_fd),
             trace: self.trace,
+            open_files: self.open_files,
             person: Person {
                 process: &self.spec.process,
                 user: self.user,
@@ -100,22 +113,25 @@ impl Container<'_> {
                 stdio: &stdio,
                 filter: filter.as_ref(),
                 may_make_devices,
+                own,
             },
         };
         match bear(&birth, &mut steps) {
-            Ok((pid, pidfd, outcome)) => Ok(Running {
-                pid,
-                pidfd,
+            Ok(born) => Ok(Running {
+                pid: born.pid,
+                pidfd: born.pidfd,
                 cgroup,
-                terminal: outcome.terminal,
-                steps: steps.all().into_iter().chain(outcome.steps).collect(),
+                terminal: born.terminal,
+                steps: steps.all().into_iter().chain(born.steps).collect(),
                 owns_its_processes: namespaces.is_new(NamespaceKind::Pid),
                 may_make_devices,
+                open_files: self.open_files,
             }),
             Err(failure) => {
+                let killed = cgroup.as_ref().map_or(0, Cgroup::oom_kills);
                 // What matters to the user is why it failed; a cgroup that stays is removed when the name is used again.
                 let _ = cgroup.map(|cgroup| cgroup.remove());
-                Err(failure)
+                Err(unless_out_of_memory(failure, killed))
             }
         }
     }
@@ -133,7 +149,7 @@ impl Container<'_> {
     }
 }
 
-fn bear(birth: &Birth<'_>, steps: &mut Steps) -> Result<(Pid, OwnedFd, Outcome), Failure> {
+fn bear(birth: &Birth<'_>, steps: &mut Steps) -> Result<Born, Failure> {
     let (ours, its) = process::channel().context(|| "socketpair")?;
     let (namespaces, cgroup) = match birth.namespaces.users() {
         None => {
@@ -152,7 +168,7 @@ fn bear(birth: &Birth<'_>, steps: &mut Steps) -> Result<(Pid, OwnedFd, Outcome),
         Cloned::Parent { pid, pidfd } => {
             drop(its);
             steps.done("clone");
-            let mut outcome = process::listen(&ours).context(|| "waiting for the container's process")?;
+            let outcome = process::listen(&ours).context(|| "waiting for the container's process")?;
             let (pid, pidfd) = match outcome.introduced {
                 None => (pid, pidfd),
                 Some(pid) => {
@@ -160,19 +176,64 @@ fn bear(birth: &Birth<'_>, steps: &mut Steps) -> Result<(Pid, OwnedFd, Outcome),
                     (pid, pidfd_open(pid, PidfdFlags::empty()).context(|| "pidfd_open")?)
                 }
             };
-            match outcome.failure.take() {
-                None => Ok((pid, pidfd, outcome)),
-                Some(failure) => {
-                    reap(&pidfd);
-                    Err(failure)
-                }
+            expect_program(outcome.end, &pidfd)?;
+            Ok(Born { pid, pidfd, terminal: outcome.terminal, steps: outcome.steps })
+        }
+    }
+}
+
+/// A process that does not run its program is reaped: it has ended, or is about to.
+pub(crate) fn expect_program(end: End, process: &OwnedFd) -> Result<(), Failure> {
+    match end {
+        End::Runs => Ok(()),
+        End::Failed(failure) => {
+            reap(process);
+            Err(failure)
+        }
+        End::Untold => {
+            let how = reap(process);
+            Err(Failure::other(format!("container init exited prematurely: {how}")))
+        }
+    }
+}
+
+/// Where the kernel has killed for want of memory, that is why, whatever else was told: runc's rule, in its words.
+fn unless_out_of_memory(failure: Failure, oom_kills: u64) -> Failure {
+    if oom_kills == 0 {
+        return failure;
+    }
+    Failure::other(
+        "runc create failed: unable to start container process: container init was OOM-killed (memory limit too low?)",
+    )
+}
+
+/// Waits for the end, and says what it was.
+fn reap(pidfd: &OwnedFd) -> String {
+    loop {
+        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return format!("waitid: {error}"),
+            Ok(status) => {
+                let signal = status.as_ref().and_then(|status| status.terminating_signal());
+                let code = status.as_ref().and_then(|status| status.exit_status());
+                return match (signal, code) {
+                    (Some(signal), _) => format!("killed by signal {signal}"),
+                    (None, code) => format!("exit status {}", code.unwrap_or(-1)),
+                };
             }
         }
     }
 }
 
-/// The process has said that it fails, and exits.
-pub(crate) fn reap(pidfd: &OwnedFd) {
-    use rustix::process::{WaitId, WaitIdOptions, waitid};
-    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_memory_is_the_reason_whatever_was_told() {
+        let told = Failure::other("exit status 1");
+        assert_eq!(unless_out_of_memory(told.clone(), 0), told);
+        let reason = unless_out_of_memory(told, 1).message;
+        assert!(reason.ends_with(": container init was OOM-killed (memory limit too low?)"), "{reason}");
+    }
 }

@@ -16,11 +16,11 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use rustix::thread::{move_into_link_name_space, move_into_thread_name_spaces};
 use serde::Deserialize;
 
-use crate::cgroup::mount_point;
-use crate::container::{Running, reap};
+use crate::cgroup::{Cgroup, mount_point};
+use crate::container::{Running, expect_program};
 use crate::failure::{Context, Failure};
-use crate::process::{Accounts, Addition, Report, Stdio, channel};
-use crate::rootfs::Root;
+use crate::process::{Accounts, Addition, End, Report, Stdio, channel};
+use crate::rootfs::{Descriptors, Root};
 use crate::spec::Process;
 
 /// What an added process is.
@@ -57,6 +57,8 @@ pub struct Starting {
     pub pidfd: OwnedFd,
     channel: OwnedFd,
     report: Report,
+    /// Where it is limited, if anywhere.
+    cgroup: Option<Cgroup>,
 }
 
 /// A process whose program runs.
@@ -81,6 +83,7 @@ impl Exec<'_> {
             stdio,
             size: self.size,
             may_make_devices: container.may_make_devices,
+            open_files: container.open_files,
         };
         match born_inside(container)? {
             Cloned::Child => {
@@ -88,7 +91,8 @@ impl Exec<'_> {
                 addition.run(its)
             }
             Cloned::Parent { pid, pidfd } => {
-                Ok(Starting { pid, pidfd, channel: ours, report: Report::default() })
+                let cgroup = container.cgroup.clone();
+                Ok(Starting { pid, pidfd, channel: ours, report: Report::default(), cgroup })
             }
         }
     }
@@ -106,15 +110,18 @@ impl Starting {
     /// Why its program does not run. The process is reaped then.
     pub fn listen(&mut self) -> Result<Option<Added>, Failure> {
         let told = self.report.listen(&self.channel).context(|| "waiting for the process")?;
-        match told {
-            None => Ok(None),
-            Some(outcome) => match outcome.failure {
-                None => Ok(Some(Added { terminal: outcome.terminal })),
-                Some(failure) => {
-                    reap(&self.pidfd);
-                    Err(failure)
-                }
-            },
+        let Some(outcome) = told else { return Ok(None) };
+        let untold = outcome.end == End::Untold;
+        match expect_program(outcome.end, &self.pidfd) {
+            Ok(()) => Ok(Some(Added { terminal: outcome.terminal })),
+            // runc's words: that the kernel has killed here does not say whom.
+            Err(mut failure)
+                if untold && self.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills() > 0) =>
+            {
+                failure.message.push_str(" (possibly OOM-killed)");
+                Err(failure)
+            }
+            Err(failure) => Err(failure),
         }
     }
 }
@@ -164,5 +171,6 @@ fn open(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
 /// In the words of `moby/sys/user`.
 pub fn check_user(root: &Path, user: &str) -> Result<(), Failure> {
     let directory = open(root, OFlags::PATH | OFlags::DIRECTORY).context(|| "open the container's root")?;
-    Accounts::read(&Root::new(directory, root))?.identify(user).map(|_| ())
+    let own = Descriptors::own().context(|| "open /proc/self/fd")?;
+    Accounts::read(&Root::new(directory, root), &own)?.identify(user).map(|_| ())
 }

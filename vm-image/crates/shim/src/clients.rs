@@ -3,7 +3,8 @@
 //! A client that reads slowly: its bytes queue up to [`QUEUE`]; then the shim stops reading the streams that this client is attached to, and the
 //! container waits at its next write, as it does under dockerd (whose queue is 1 MB). No byte is lost, memory is bounded, and
 //! `docker run … | less` works; the price is that a stopped client stops the container, until it goes on or goes away. After the
-//! container's end what is left in its pipes (64 KiB each) is queued beyond the bound, so that its end is never held up.
+//! container's end what is left in its pipes (64 KiB each) is queued beyond the bound, so that its end is never held up; what somebody else goes
+//! on writing is not.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};

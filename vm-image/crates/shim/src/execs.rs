@@ -20,7 +20,7 @@ use rustix::process::Pid;
 use crate::clients::{Clients, Streams, Whose};
 use crate::exit;
 use crate::input::Input;
-use crate::output::{Outputs, Read, StreamName};
+use crate::output::{Outputs, StreamName};
 use crate::shim::{DRAIN_WITHIN, done, failed, number, refused};
 use crate::streams::{self, Ours};
 use crate::time::now;
@@ -142,7 +142,7 @@ impl Execs {
     /// What to watch, and for what.
     pub(crate) fn interests<'a>(&'a self, clients: &Clients, mut watch: impl FnMut(u64, About, PollFd<'a>)) {
         for (number, exec) in &self.all {
-            let draining = match &exec.stage {
+            match &exec.stage {
                 Stage::Starting { process, .. } => {
                     watch(
                         *number,
@@ -157,15 +157,14 @@ impl Execs {
                         About::Process,
                         PollFd::from_borrowed_fd(process.pidfd.as_fd(), PollFlags::IN),
                     );
-                    false
                 }
-                Stage::Draining { .. } => true,
-            };
+                Stage::Draining { .. } => {}
+            }
             if let Some(input) = exec.input.wants_to_write() {
                 watch(*number, About::Input, PollFd::from_borrowed_fd(input, PollFlags::OUT));
             }
             for output in exec.outputs.open() {
-                if draining || clients.have_room(Whose::Exec(*number), output.name) {
+                if clients.have_room(Whose::Exec(*number), output.name) {
                     let fd = PollFd::from_borrowed_fd(output.descriptor(), PollFlags::IN);
                     watch(*number, About::Output(output.name), fd);
                 }
@@ -188,9 +187,7 @@ impl Execs {
             About::Report => self.listen(number, clients),
             About::Process => self.ended(number, clients),
             About::Input => self.with(number, |exec| exec.input.flush()),
-            About::Output(name) => self.with(number, |exec| {
-                exec.pump(number, name, clients);
-            }),
+            About::Output(name) => self.with(number, |exec| exec.pump(number, name, clients)),
         }
     }
 
@@ -377,14 +374,15 @@ impl Exec {
         };
         self.input = Input::Closed;
         for name in [StreamName::Stdout, StreamName::Stderr] {
-            while let Read::Bytes(_) = self.pump(number, name, clients) {}
+            let framed = !self.terminal;
+            self.outputs.drain(name, |name, bytes| clients.deliver(Whose::Exec(number), name, bytes, framed));
         }
         self
     }
 
-    fn pump(&mut self, number: u64, name: StreamName, clients: &mut Clients) -> Read {
+    fn pump(&mut self, number: u64, name: StreamName, clients: &mut Clients) {
         let framed = !self.terminal;
-        self.outputs.pump(name, |name, bytes| clients.deliver(Whose::Exec(number), name, bytes, framed))
+        self.outputs.pump(name, |name, bytes| clients.deliver(Whose::Exec(number), name, bytes, framed));
     }
 
     fn pidfd(&self) -> BorrowedFd<'_> {

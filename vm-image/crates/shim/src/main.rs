@@ -19,6 +19,7 @@ mod execs;
 mod exit;
 mod init;
 mod input;
+mod listener;
 mod log;
 mod namespaces;
 mod output;
@@ -36,6 +37,7 @@ use anyhow::Context;
 use caisson_runtime::spec::Spec;
 use caisson_shim::ShimConfig;
 use caisson_shim::config::{CONFIG_FILE, LISTENER_FD, SPEC_FILE};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::shim::Shim;
 
@@ -53,7 +55,17 @@ fn main() -> anyhow::Result<()> {
     }
     let config: ShimConfig = read(&bundle.join(CONFIG_FILE))?;
     let spec: Spec = read(&bundle.join(SPEC_FILE))?;
-    Shim::new(bundle, config, spec, listener()?)?.run()
+    let open_files = raise_open_files();
+    Shim::new(bundle, config, spec, listener()?, open_files)?.run()
+}
+
+/// Lets the shim have as many files open as it may: each client is one, and each process added to the container several. Returns the limit
+/// as it was, which is what the container gets.
+fn raise_open_files() -> Rlimit {
+    let given = getrlimit(Resource::Nofile);
+    // Everybody may; otherwise there are fewer.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: given.maximum, ..given });
+    given
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {

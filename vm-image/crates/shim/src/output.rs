@@ -4,12 +4,16 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use caisson_shim::ShimConfig;
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
 
 use crate::log::{Lines, Log};
 
 /// How much is read at once.
 const CHUNK: usize = 16 << 10;
+
+/// What a terminal may hold beyond what it tells of: the kernel lets 8 KiB wait before it counts them (`pty_common_install`), and
+/// counts 4 KiB.
+const UNTOLD: usize = 16 << 10;
 
 /// Which stream bytes are of, by its number in Docker's multiplexed format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +33,7 @@ pub(crate) struct Output {
 
 /// What a read brought.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Read {
+enum Read {
     Bytes(usize),
     NothingYet,
     Ended,
@@ -47,6 +51,12 @@ impl Output {
 
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.from.as_fd()
+    }
+
+    /// How many bytes can be read at this moment, or a few more.
+    fn holds(&self) -> usize {
+        let told = ioctl_fionread(&self.from).ok().and_then(|length| usize::try_from(length).ok());
+        told.unwrap_or(0).max(UNTOLD)
     }
 
     fn read(&self, into: &mut [u8]) -> Read {
@@ -91,8 +101,26 @@ impl Outputs {
     }
 
     /// Reads once from a stream, logs it, and gives it to `deliver`. An ended stream is finished and forgotten.
-    pub(crate) fn pump(&mut self, name: StreamName, deliver: impl FnOnce(StreamName, &[u8])) -> Read {
-        let Some(at) = self.open.iter().position(|output| output.name == name) else { return Read::Ended };
+    pub(crate) fn pump(&mut self, name: StreamName, deliver: impl FnOnce(StreamName, &[u8])) {
+        self.read(name, deliver);
+    }
+
+    /// Reads what a stream holds when its process has ended, to its end if that is reached, and no more: somebody else may have it, and fill it
+    /// as fast as it is read.
+    pub(crate) fn drain(&mut self, name: StreamName, mut deliver: impl FnMut(StreamName, &[u8])) {
+        let Some(mut left) = self.find(name).map(|at| self.open[at].holds()) else { return };
+        while let Read::Bytes(length) = self.read(name, &mut deliver) {
+            let Some(rest) = left.checked_sub(length) else { return };
+            left = rest;
+        }
+    }
+
+    fn find(&self, name: StreamName) -> Option<usize> {
+        self.open.iter().position(|output| output.name == name)
+    }
+
+    fn read(&mut self, name: StreamName, deliver: impl FnOnce(StreamName, &[u8])) -> Read {
+        let Some(at) = self.find(name) else { return Read::Ended };
         let mut chunk = [0; CHUNK];
         let read = self.open[at].read(&mut chunk);
         match read {
@@ -116,10 +144,59 @@ impl Outputs {
         }
     }
 
+    /// Readable when an older file of the log has been compressed; `None` if none is.
+    pub(crate) fn compressor(&self) -> Option<BorrowedFd<'_>> {
+        self.log.as_ref().and_then(Log::compressor)
+    }
+
+    /// An older file of the log has been compressed.
+    pub(crate) fn compressed(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.compressed();
+        }
+    }
+
     fn finish(&mut self, at: usize) {
         let mut ended = self.open.remove(at);
         if let Some(log) = &mut self.log {
             ended.lines.finish(log);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    fn output() -> (OwnedFd, Outputs) {
+        let (from, to) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        let mut outputs = Outputs::unlogged();
+        outputs.add(Output::new(StreamName::Stdout, from));
+        (to, outputs)
+    }
+
+    #[test]
+    fn what_is_held_is_read_to_the_end() {
+        let (to, mut outputs) = output();
+        let written = rustix::io::write(&to, &[b'x'; 65_536]).unwrap();
+        drop(to);
+        let mut read = 0;
+        outputs.drain(StreamName::Stdout, |_, bytes| read += bytes.len());
+        assert_eq!(read, written);
+        assert!(outputs.are_all_ended());
+    }
+
+    #[test]
+    fn who_fills_it_as_fast_as_it_is_read_is_left() {
+        let (to, mut outputs) = output();
+        let held = rustix::io::write(&to, &[b'x'; 65_536]).unwrap();
+        let mut read = 0;
+        outputs.drain(StreamName::Stdout, |_, bytes| {
+            read += bytes.len();
+            assert!(read <= held + 2 * CHUNK, "it goes on");
+            rustix::io::write(&to, bytes).unwrap();
+        });
+        assert!(read >= held && !outputs.are_all_ended());
     }
 }

@@ -14,13 +14,14 @@ use caisson_shim::{ShimConfig, Stdin};
 use caisson_sys::{memory, signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, Rlimit};
 
 use crate::clients::{Clients, Event, Streams, Whose};
 use crate::execs::{About, Execs, Wish};
 use crate::exit;
 use crate::input::Input;
-use crate::output::{Outputs, Read, StreamName};
+use crate::listener::Listener;
+use crate::output::{Outputs, StreamName};
 use crate::streams;
 use crate::time::now;
 
@@ -34,7 +35,9 @@ const MOUNT_AT: &str = "rootfs";
 pub(crate) struct Shim {
     bundle: PathBuf,
     config: ShimConfig,
-    listener: UnixListener,
+    listener: Listener,
+    /// How many files the container may have open.
+    open_files: Rlimit,
     terminal: bool,
     stage: Stage,
     clients: Clients,
@@ -73,6 +76,7 @@ enum Source {
     Process,
     Input,
     Output(StreamName),
+    Compressor,
     Client(u64),
     Exec(u64, About),
 }
@@ -83,6 +87,7 @@ impl Shim {
         config: ShimConfig,
         spec: Spec,
         listener: UnixListener,
+        open_files: Rlimit,
     ) -> anyhow::Result<Self> {
         let terminal = spec.process.terminal;
         let outputs = Outputs::new(&config).context("open the log")?;
@@ -90,7 +95,8 @@ impl Shim {
             execs: Execs::new(&bundle),
             bundle,
             config,
-            listener,
+            listener: Listener::new(listener),
+            open_files,
             terminal,
             stage: Stage::Created { spec: Box::new(spec), size: None },
             clients: Clients::default(),
@@ -119,8 +125,12 @@ impl Shim {
     }
 
     fn wait(&self) -> anyhow::Result<Vec<(Source, PollFlags)>> {
-        let mut sources = vec![Source::Listener];
-        let mut watched = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        let now = Instant::now();
+        let (mut sources, mut watched) = (Vec::new(), Vec::new());
+        if let Some(socket) = self.listener.socket(now) {
+            sources.push(Source::Listener);
+            watched.push(PollFd::new(socket, PollFlags::IN));
+        }
         if let Stage::Running { container, .. } = &self.stage {
             sources.push(Source::Process);
             watched.push(PollFd::new(&container.pidfd, PollFlags::IN));
@@ -129,12 +139,14 @@ impl Shim {
             sources.push(Source::Input);
             watched.push(PollFd::from_borrowed_fd(input, PollFlags::OUT));
         }
-        let ending = matches!(self.stage, Stage::Draining { .. });
-        for output in
-            self.outputs.open().iter().filter(|o| ending || self.clients.have_room(Whose::Container, o.name))
+        for output in self.outputs.open().iter().filter(|o| self.clients.have_room(Whose::Container, o.name))
         {
             sources.push(Source::Output(output.name));
             watched.push(PollFd::from_borrowed_fd(output.descriptor(), PollFlags::IN));
+        }
+        if let Some(compressor) = self.outputs.compressor() {
+            sources.push(Source::Compressor);
+            watched.push(PollFd::from_borrowed_fd(compressor, PollFlags::IN));
         }
         let typing = |whose| match whose {
             Whose::Container => self.input.has_room(),
@@ -148,7 +160,7 @@ impl Shim {
             sources.push(Source::Exec(number, about));
             watched.push(descriptor);
         });
-        match poll(&mut watched, self.timeout().as_ref()) {
+        match poll(&mut watched, self.timeout(now).as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error).context("poll"),
         }
@@ -156,13 +168,13 @@ impl Shim {
         Ok(ready.filter(|(_, flags)| !flags.is_empty()).collect())
     }
 
-    fn timeout(&self) -> Option<Timespec> {
+    fn timeout(&self, now: Instant) -> Option<Timespec> {
         let own = match &self.stage {
             Stage::Draining { give_up_at, .. } => Some(*give_up_at),
             _ => None,
         };
-        let deadline = own.into_iter().chain(self.execs.deadline()).min()?;
-        Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok()
+        let deadline = own.into_iter().chain(self.execs.deadline()).chain(self.listener.rest(now)).min()?;
+        Timespec::try_from(deadline.saturating_duration_since(now)).ok()
     }
 
     fn handle(&mut self, source: Source, flags: PollFlags) -> anyhow::Result<()> {
@@ -170,7 +182,8 @@ impl Shim {
             Source::Listener => self.accept(),
             Source::Process => self.process_ended()?,
             Source::Input => self.input.flush(),
-            Source::Output(name) => drop(self.pump(name)),
+            Source::Output(name) => self.pump(name),
+            Source::Compressor => self.outputs.compressed(),
             Source::Client(id) => match self.clients.attend(id, flags) {
                 Some(Event::Asked(request)) => self.serve(id, request),
                 Some(Event::Typed(Whose::Container, bytes)) => self.input.add(&bytes),
@@ -187,20 +200,16 @@ impl Shim {
     }
 
     fn accept(&mut self) {
-        match self.listener.accept() {
-            Ok((stream, _)) => {
-                if let Err(error) = self.clients.add(stream) {
-                    eprintln!("accept a client: {error}");
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => eprintln!("accept a client: {error}"),
+        if let Some(stream) = self.listener.accept(Instant::now())
+            && let Err(error) = self.clients.add(stream)
+        {
+            eprintln!("accept a client: {error}");
         }
     }
 
-    fn pump(&mut self, name: StreamName) -> Read {
+    fn pump(&mut self, name: StreamName) {
         let (clients, framed) = (&mut self.clients, !self.terminal);
-        self.outputs.pump(name, |name, bytes| clients.deliver(Whose::Container, name, bytes, framed))
+        self.outputs.pump(name, |name, bytes| clients.deliver(Whose::Container, name, bytes, framed));
     }
 
     /// As dockerd: an input that is used once ends with its client's, any other goes on without that client.
@@ -323,6 +332,7 @@ impl Shim {
             group_add: &self.config.group_add,
             shared_memory: self.config.shared_memory.as_deref(),
             trace: self.config.trace,
+            open_files: self.open_files,
         };
         let running = container.start(stdio)?;
         self.input = ours.connect(running.terminal.as_ref(), &mut self.outputs).map_err(failed)?;
@@ -346,7 +356,8 @@ impl Shim {
         let give_up_at = Instant::now() + DRAIN_WITHIN;
         self.stage = Stage::Draining { container, started_at, code, finished_at: now(), give_up_at };
         for name in [StreamName::Stdout, StreamName::Stderr] {
-            while let Read::Bytes(_) = self.pump(name) {}
+            let (clients, framed) = (&mut self.clients, !self.terminal);
+            self.outputs.drain(name, |name, bytes| clients.deliver(Whose::Container, name, bytes, framed));
         }
         Ok(())
     }

@@ -4,6 +4,8 @@
 //! may attach before the container starts: its wish waits with the container's task, which makes the connection to
 //! the shim between spawning it and telling it to start.
 
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -12,11 +14,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
+use tracing::debug;
 
 use super::Handle;
 use super::state::State;
 use super::task::{Request, Task, Waiting};
 use crate::error::ApiError;
+use crate::readiness::watched;
 
 /// Which streams a client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +112,9 @@ impl Attached {
 /// Copies between a client and the container until one of them is done. `sent` is what the client has sent already;
 /// `stdin` says whether the client's bytes are wanted, and what they mean. The client's stream ends when the output has ended, and
 /// `over` is.
+///
+/// A client that has gone is noticed when all that it sent has been taken, whether there is output for it or not. One that ends its input has
+/// not gone: `docker attach` without stdin begins with that.
 pub(crate) async fn copy(
     client: UnixStream,
     sent: Bytes,
@@ -115,6 +122,7 @@ pub(crate) async fn copy(
     stdin: Option<Typing>,
     over: impl Future,
 ) -> Left {
+    let gone = gone(&client);
     let (client_read, client_write) = client.into_split();
     let (container_read, container_write) = container.into_split();
     let let_go = AtomicBool::new(false);
@@ -125,9 +133,13 @@ pub(crate) async fn copy(
     };
     let output = copy_output(container_read, client_write, over);
     let Some(Typing { keys, detaches_at_end }) = stdin else {
-        // The other half stays open: closing it would mean the end of input.
-        let _keep = (client_read, container_write);
-        return output.await;
+        // It stays open: closing it would mean the end of input.
+        let _keep = container_write;
+        return tokio::select! {
+            left = output => left,
+            () = gone => Left::Gone,
+            never = discard(client_read) => match never {},
+        };
     };
     let input = copy_input(client_read, sent, container_write, keys);
     tokio::pin!(output);
@@ -137,10 +149,44 @@ pub(crate) async fn copy(
             Some(left) => left,
             None => {
                 let_go.store(detaches_at_end, Ordering::Relaxed);
-                output.await
+                tokio::select! {
+                    left = output => left,
+                    () = gone => Left::Gone,
+                }
             }
         },
     }
+}
+
+/// Returns when nobody has the other end of a socket any more; as dockerd, which waits for `EPOLLHUP`. What the other end sent may still be
+/// there to be read.
+pub(crate) fn gone(socket: &UnixStream) -> impl Future<Output = ()> + use<> {
+    // A descriptor of its own has a readiness of its own: what is cleared here is not missed by who writes.
+    let own = socket.as_fd().try_clone_to_owned();
+    async move {
+        if let Err(error) = hung_up(own).await {
+            debug!(%error, "it will not be noticed when a client goes");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn hung_up(socket: std::io::Result<OwnedFd>) -> std::io::Result<()> {
+    let socket = watched(socket?)?;
+    loop {
+        let mut ready = socket.writable().await?;
+        if ready.ready().is_write_closed() {
+            return Ok(());
+        }
+        ready.clear_ready();
+    }
+}
+
+/// Takes what a client sends that nobody wants, so that it does not wait for that.
+async fn discard(mut from: OwnedReadHalf) -> Infallible {
+    // Its end, whatever that is, is no news: see `gone`.
+    let _ = tokio::io::copy(&mut from, &mut tokio::io::sink()).await;
+    std::future::pending().await
 }
 
 async fn copy_output(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, over: impl Future) -> Left {
@@ -318,5 +364,37 @@ mod tests {
         let mut output = String::new();
         user.read_to_string(&mut output).await.unwrap();
         assert_eq!((output.as_str(), copying.await.unwrap()), ("out", Left::Ended));
+    }
+
+    /// What becomes of a client with or without input that goes while there is no output for it.
+    async fn left_by(stdin: Option<Typing>) -> Left {
+        let (client, mut user) = UnixStream::pair().unwrap();
+        let (container, mut shim) = UnixStream::pair().unwrap();
+        let wanted = stdin.is_some();
+        let copying =
+            tokio::spawn(copy(client, Bytes::new(), container, stdin, std::future::pending::<()>()));
+        // More than fits into the sockets: it is taken, wanted or not.
+        let sent = vec![b'x'; 1 << 20];
+        let sending = async {
+            user.write_all(&sent).await.unwrap();
+            drop(user);
+        };
+        let mut taken = Vec::new();
+        let taking = async {
+            if wanted {
+                shim.read_to_end(&mut taken).await.unwrap();
+            }
+        };
+        let limit = std::time::Duration::from_secs(10);
+        tokio::time::timeout(limit, async { tokio::join!(sending, taking) }).await.unwrap();
+        assert_eq!(taken.len(), if wanted { sent.len() } else { 0 });
+        tokio::time::timeout(limit, copying).await.expect("it is noticed").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_is_noticed_without_output() {
+        assert_eq!(left_by(None).await, Left::Gone);
+        let typing = Typing { keys: DetachKeys::none(), detaches_at_end: false };
+        assert_eq!(left_by(Some(typing)).await, Left::Gone);
     }
 }

@@ -24,6 +24,29 @@ pub(super) fn directory(definition: &Definition) -> PathBuf {
     Path::new(ROOT).join(path.strip_prefix("/").unwrap_or(&path))
 }
 
+/// The first process of a container whose shim does not tell: the oldest in its cgroup, and in those that it has made in there.
+pub(super) fn first_process(directory: &Path) -> Option<u32> {
+    let mut oldest = None;
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let processes = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        let processes = processes.lines().filter_map(|line| line.parse().ok());
+        let aged = processes.filter_map(|pid: u32| Some((began(pid)?, pid)));
+        oldest = oldest.into_iter().chain(aged).min();
+        let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+        directories.extend(entries.map(|entry| entry.path()).filter(|path| path.is_dir()));
+    }
+    oldest.map(|(_, pid)| pid)
+}
+
+/// When a process began, in ticks: field 22 of proc_pid_stat(5).
+fn began(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is a name, in which there may be anything.
+    let (_, rest) = text.rsplit_once(')')?;
+    rest.split_whitespace().nth(22 - 3)?.parse().ok()
+}
+
 /// Removes a container's cgroup, if there is one.
 pub(super) async fn remove(definition: &Definition) {
     let directory = directory(definition);
@@ -56,4 +79,22 @@ fn remove_tree(directory: &Path) -> io::Result<()> {
         }
     }
     std::fs::remove_dir(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_process_is_the_oldest_one() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(first_process(root.path()), None);
+        // Process 1 is older than this one, whose number may be anything.
+        std::fs::write(root.path().join("cgroup.procs"), std::process::id().to_string()).unwrap();
+        assert_eq!(first_process(root.path()), Some(std::process::id()));
+        let below = root.path().join("init.scope");
+        std::fs::create_dir(&below).unwrap();
+        std::fs::write(below.join("cgroup.procs"), "1\n").unwrap();
+        assert_eq!(first_process(root.path()), Some(1));
+    }
 }

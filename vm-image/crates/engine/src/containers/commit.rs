@@ -34,12 +34,7 @@ impl Containers {
     /// Makes an image of a container; its id.
     pub(crate) async fn commit(&self, handle: &Handle, wishes: CommitWishes) -> Result<ImageId, ApiError> {
         let state = handle.state();
-        if matches!(state, State::Removing(_) | State::Removed) {
-            return Err(ApiError::conflict(format!(
-                "You cannot commit container {} which is being removed",
-                handle.id
-            )));
-        }
+        refuse_if_going(handle, &state)?;
         let pause = wishes.pause && state.running().is_some_and(|running| !running.paused);
         // As in dockerd, one that cannot be paused is committed as it runs.
         let paused = pause && handle.pause().await.is_ok();
@@ -70,7 +65,11 @@ impl Containers {
         };
         let ground = self.ground.clone();
         let upper = self.directory(&definition.id).upper();
+        // Nothing is asked of the container's task while they are held: it may be waiting for them.
+        let files = handle.files.clone().lock_owned().await;
+        refuse_if_going(handle, &handle.state())?;
         let work = move || {
+            let _files = files;
             let layer =
                 Packing::of(File::open(upper).map_err(|e| failed(&e))?.into()).map_err(|e| failed(&e))?;
             ground.images.commit(layer, &options).map_err(|e| crate::images::error(&e))
@@ -83,6 +82,16 @@ impl Containers {
         ];
         self.ground.tell(&definition, "commit", &told);
         Ok(id)
+    }
+}
+
+fn refuse_if_going(handle: &Handle, state: &State) -> Result<(), ApiError> {
+    match state {
+        State::Removing(_) | State::Removed => Err(ApiError::conflict(format!(
+            "You cannot commit container {} which is being removed",
+            handle.id
+        ))),
+        State::Created(_) | State::Running(_) | State::Restarting(_) | State::Exited(_) => Ok(()),
     }
 }
 
@@ -203,5 +212,40 @@ fn fill_health(asked: &mut HealthConfig, own: &HealthConfig) {
         if *asked == 0 {
             *asked = own;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::remove::RemoveOptions;
+    use super::super::testing::{Home, definition, exited};
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_removed_meanwhile_is_not_committed_in_part() {
+        let home = Home::new().await;
+        let handle = home.adopt(definition("going"), exited(0));
+        let files = handle.files.clone().lock_owned().await;
+        let committed = tokio::spawn({
+            let (containers, handle) = (home.containers.clone(), handle.clone());
+            async move { containers.commit(&handle, CommitWishes::default()).await }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!committed.is_finished());
+        let removed = tokio::spawn(async move { handle.remove("going", RemoveOptions::default()).await });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(files);
+        let refusal = committed.await.unwrap().unwrap_err();
+        assert!(refusal.message.ends_with("which is being removed"), "{refusal}");
+        removed.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_container_that_has_ended_is_committed() {
+        let home = Home::new().await;
+        let handle = home.adopt(definition("whole"), exited(0));
+        home.containers.commit(&handle, CommitWishes::default()).await.unwrap();
     }
 }

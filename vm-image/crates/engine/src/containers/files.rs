@@ -29,6 +29,22 @@ pub(crate) fn write(
     rewrite(definition, directory, sandbox, linked)
 }
 
+/// Gives a container that lives in another one's network the other's files. They are the very same, by a second name: what the other
+/// changes is changed here, too, and they stay when the other is removed.
+pub(crate) fn share(other: &Directory, own: &Directory) -> io::Result<()> {
+    for (its, own) in [
+        (other.hostname(), own.hostname()),
+        (other.hosts(), own.hosts()),
+        (other.resolv_conf(), own.resolv_conf()),
+    ] {
+        match std::fs::remove_file(&own) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => std::fs::hard_link(its, own)?,
+        }
+    }
+    Ok(())
+}
+
 /// Writes what depends on the networks. The files stay the same files: the container has them mounted. `linked` are the
 /// addresses and names of those that it links to.
 pub(crate) fn rewrite(
@@ -122,6 +138,24 @@ mod tests {
             published: Vec::new(),
             resolver: false,
         }
+    }
+
+    #[test]
+    fn who_lives_in_another_s_network_has_the_other_s_files() {
+        let root = tempfile::tempdir().unwrap();
+        let [donor, joiner] = ["donor", "joiner"].map(|id| Directory::new(root.path(), id));
+        for directory in [&donor, &joiner] {
+            std::fs::create_dir(directory.path()).unwrap();
+        }
+        let definition = definition(HostConfig::default());
+        write(&definition, &donor, &sandbox(), &[]).unwrap();
+        std::fs::write(joiner.hosts(), "of a run before").unwrap();
+        share(&donor, &joiner).unwrap();
+        share(&donor, &joiner).unwrap();
+        assert_eq!(std::fs::read_to_string(joiner.hostname()).unwrap(), "box\n");
+        let linked = [("172.17.0.9".parse().unwrap(), "later".to_owned())];
+        rewrite(&definition, &donor, &sandbox(), &linked).unwrap();
+        assert!(std::fs::read_to_string(joiner.hosts()).unwrap().contains("172.17.0.9\tlater"));
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! `<this one>/<alias>`. On networks that users have made, links are the network's own
 //! ([`move_links`](super::networks::wishes::move_links)).
 
+use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use caisson_docker_api::container::{Config, HostConfig};
 use caisson_networks::{PortProtocol, Sandbox};
@@ -83,18 +85,6 @@ impl Containers {
         });
         let told: Vec<String> = told.collect();
         (!told.is_empty()).then_some(told)
-    }
-
-    /// The names that others have for a container: `/web/alias`.
-    pub(super) fn linked_names(&self, id: &str) -> Vec<String> {
-        let mut names = Vec::new();
-        for parent in self.all() {
-            let parent = parent.definition();
-            let links = parent.links.iter().filter(|link| link.container == id);
-            names.extend(links.map(|link| format!("/{}/{}", parent.name, link.alias)));
-        }
-        names.sort();
-        names
     }
 
     /// Takes a link off the container that has it; the other one stays. `name` is `parent/alias`.
@@ -196,6 +186,19 @@ impl Task {
     }
 }
 
+/// The names that these have for other containers, `/web/alias`, by the others' ids.
+pub(super) fn linked_names(parents: impl Iterator<Item = Arc<Definition>>) -> HashMap<String, Vec<String>> {
+    let mut names: HashMap<String, Vec<String>> = HashMap::new();
+    for parent in parents {
+        for link in &parent.links {
+            let name = format!("/{}/{}", parent.name, link.alias);
+            names.entry(link.container.clone()).or_default().push(name);
+        }
+    }
+    names.values_mut().for_each(|names| names.sort());
+    names
+}
+
 /// Links count on the default bridge only.
 fn is_linking(definition: &Definition) -> bool {
     super::networks::network_of(&definition.host_config.network_mode) == "bridge"
@@ -278,7 +281,23 @@ fn exposed(config: &Config) -> Vec<(u16, PortProtocol)> {
 mod tests {
     use caisson_docker_api::Empty;
 
+    use super::super::testing::definition;
     use super::*;
+
+    #[test]
+    fn names_by_links_are_found_for_all_at_once() {
+        let parent = |name: &str, aliases: &[&str]| {
+            let link = |alias: &&str| LegacyLink {
+                container: "db-id".into(),
+                name: "db".into(),
+                alias: (*alias).to_owned(),
+            };
+            Arc::new(Definition { links: aliases.iter().map(link).collect(), ..definition(name) })
+        };
+        let names = linked_names([parent("web", &["x", "db"]), parent("app", &["db"])].into_iter());
+        assert_eq!(names["db-id"], ["/app/db", "/web/db", "/web/x"]);
+        assert_eq!(names.len(), 1);
+    }
 
     #[test]
     fn links_are_read_as_dockerd_reads_them() {

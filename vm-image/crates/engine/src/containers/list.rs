@@ -8,6 +8,7 @@ use caisson_docker_api::container::{Summary, SummaryHostConfig, SummaryNetworks}
 use caisson_docker_api::time::Timestamp;
 use caisson_images::ImageId;
 
+use super::links::linked_names;
 use super::networks::show::endpoints;
 use super::state::State;
 use super::{Containers, Handle, ports};
@@ -30,14 +31,16 @@ pub(crate) struct ListOptions {
 type Images = HashMap<String, Vec<ImageId>>;
 
 impl Containers {
-    /// The containers that are asked for, the newest first. Blocks for the sizes.
+    /// The containers that are asked for, the newest first. Blocks.
     pub(crate) fn list(&self, options: ListOptions) -> Result<Vec<Summary>, ApiError> {
         let wanted = self.wanted(&options.filters)?;
         let any_state = options.all || options.limit > 0 || wanted.any_state();
         let now = Timestamp::now();
         let mut images = Images::new();
         let mut found = Vec::new();
-        for handle in self.all() {
+        let all = self.all();
+        let mut linked = linked_names(all.iter().map(Handle::definition));
+        for handle in all {
             if options.limit > 0 && found.len() == options.limit {
                 break;
             }
@@ -45,6 +48,7 @@ impl Containers {
             let gone = matches!(state, State::Removed);
             if !gone && (any_state || state.is_active()) && wanted.fits(&handle, &state) {
                 let mut summary = self.summary(&handle, &state, now, options.size);
+                summary.names.extend(linked.remove(&*handle.id).unwrap_or_default());
                 self.name_image(&mut summary, &mut images);
                 found.push(summary);
             }
@@ -71,9 +75,7 @@ impl Containers {
         let sizes = size.then(|| self.sizes(handle));
         Summary {
             id: definition.id.clone(),
-            names: std::iter::once(format!("/{}", definition.name))
-                .chain(self.linked_names(&definition.id))
-                .collect(),
+            names: vec![format!("/{}", definition.name)],
             image: definition.config.image.clone(),
             image_id: definition.image.clone(),
             command: command.join(" "),

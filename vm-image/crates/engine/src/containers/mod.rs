@@ -53,6 +53,8 @@ mod stats;
 pub(crate) mod stop;
 pub(crate) mod support;
 mod task;
+#[cfg(test)]
+mod testing;
 mod top;
 mod update;
 mod users;
@@ -220,7 +222,7 @@ pub(crate) struct Handle {
     definition: watch::Receiver<Arc<Definition>>,
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<Status>,
-    /// Who has it mounts the layers of the container while it does not run, or starts it.
+    /// Who has it mounts or reads the layers of the container while it does not run, starts it, or removes it.
     files: Arc<tokio::sync::Mutex<()>>,
     events: Arc<Events>,
 }

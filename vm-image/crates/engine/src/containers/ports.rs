@@ -45,10 +45,14 @@ pub(crate) fn bindings(config: &Config, host: &HostConfig) -> Result<Vec<PortBin
             bindings.push(binding(port, protocol, wish)?);
         }
     }
+    if !host.publish_all_ports {
+        // What is only exposed leads nowhere, and may be of a kind that cannot be published.
+        return Ok(bindings);
+    }
     let bound: BTreeSet<_> = bindings.iter().map(|b| (b.container_port, b.protocol)).collect();
     for name in config.exposed_ports.iter().flatten().map(|(name, _)| name) {
         let (port, protocol) = parse(name)?;
-        if host.publish_all_ports && !bound.contains(&(ContainerPort(port), protocol)) {
+        if !bound.contains(&(ContainerPort(port), protocol)) {
             bindings.push(binding(port, protocol, &Wish::default())?);
         }
     }
@@ -185,6 +189,15 @@ mod tests {
         let all = HostConfig { publish_all_ports: true, ..HostConfig::default() };
         assert_eq!(bindings(&config, &all).unwrap()[0].host_ports, HostPorts::Ephemeral);
         assert!(bindings(&config, &HostConfig::default()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_published_can_be_exposed() {
+        let exposed = Some([("38412/sctp".to_owned(), Empty {})].into());
+        let config = Config { exposed_ports: exposed, ..Config::default() };
+        assert!(bindings(&config, &HostConfig::default()).unwrap().is_empty());
+        let all = HostConfig { publish_all_ports: true, ..HostConfig::default() };
+        assert!(bindings(&config, &all).unwrap_err().message.starts_with("SCTP"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tracing::error;
 
 use super::Handle;
 use super::record::Lasting;
-use super::state::{Created, State};
+use super::state::{Created, FailedRemovals, State};
 use super::task::{Request, Task};
 use crate::error::{ApiError, chain};
 
@@ -70,6 +70,8 @@ impl Task {
         if let Some(finishing) = self.finishing.take() {
             finishing.done().await;
         }
+        // Who reads its files has them to the end; who comes from now on is told that it goes.
+        let _files = self.files.clone().lock_owned().await;
         let (ground, id, directory) =
             (self.ground.clone(), self.definition.id.clone(), self.directory.clone());
         let definition = self.definition.clone();
@@ -96,13 +98,17 @@ impl Task {
             }
             Ok(())
         });
-        if let Err(error) = removed.await? {
+        if let Err(error) = removed.await.map_err(ApiError::from).flatten() {
             let state = if exited.started_at.is_zero() {
                 State::Created(Created { exit_code: exited.exit_code, error: exited.error })
             } else {
                 State::Exited(exited)
             };
             self.set_state(state, false).await;
+            self.status.send_modify(|status| {
+                let count = status.failed_removals.count + 1;
+                status.failed_removals = FailedRemovals { count, why: error.message.clone() };
+            });
             return Err(error);
         }
         self.register.forget(&self.definition);
@@ -139,5 +145,47 @@ fn delete_as(directory: &Path, extension: &str, lasting: Lasting, release: impl 
     match std::fs::remove_dir_all(&doomed) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::testing::{Home, definition, exited};
+    use super::super::wait::Condition;
+    use super::*;
+
+    const KEEPS_FILES: RemoveOptions = RemoveOptions { force: false, volumes: false };
+
+    #[tokio::test]
+    async fn a_removal_waits_for_who_reads_the_files() {
+        let home = Home::new().await;
+        let handle = home.adopt(definition("read"), exited(0));
+        let directory = home.containers.directory(&handle.id);
+        let reading = handle.files.clone().lock_owned().await;
+        let removed = tokio::spawn({
+            let handle = handle.clone();
+            async move { handle.remove("read", KEEPS_FILES).await }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(directory.path().exists() && !removed.is_finished());
+        drop(reading);
+        removed.await.unwrap().unwrap();
+        assert!(!directory.path().exists());
+    }
+
+    #[tokio::test]
+    async fn a_removal_that_fails_is_told_to_who_waits_for_it() {
+        let home = Home::new().await;
+        let handle = home.adopt(definition("stuck"), exited(3));
+        // What the directory is to be called is taken.
+        let directory = home.containers.directory(&handle.id);
+        std::fs::create_dir_all(directory.path().with_extension(DOOMED).join("else")).unwrap();
+        let wait = handle.wait(Condition::Removed);
+        let error = handle.remove("stuck", KEEPS_FILES).await.unwrap_err();
+        let outcome = wait.outcome().await;
+        assert_eq!(outcome.exit_code, 3);
+        assert!(error.message.ends_with(&outcome.error.unwrap()));
     }
 }

@@ -3,13 +3,14 @@
 //! A container that does not run is then started if its restart policy wants that: `always` whoever stopped it, `unless-stopped` if no
 //! client did, `on-failure` if it failed.
 //!
-//! The shim has the last word: a container runs if its shim says so; it ended as the shim, or the record that the shim
-//! left, says; and if there is neither, the shim was killed and the container with it, or their machine was. What else
-//! lies about (bundles, directories half made or half removed, layers held for nobody) is removed.
+//! The shim has the last word: a container runs if its shim says so, or is there and late to say anything; it ended as the shim,
+//! or the record that the shim left, says; and if there is neither, the shim was killed and the container with it, or their machine
+//! was. What else lies about (bundles, directories half made or half removed, layers held for nobody) is removed; what cannot be
+//! removed is left for the next engine.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -25,14 +26,18 @@ use super::mounts::making::{MAKING, Making};
 use super::policy::{Restarts, starts_with_engine};
 use super::record::{Definition, Directory, Lasting, Standing, StoredState};
 use super::remove::{DOOMED_WITH_VOLUMES, RemoveOptions};
-use super::shim::{read_record, timestamp};
+use super::shared::{network_namespace, network_namespace_path};
+use super::shim::{Word, read_record, timestamp};
 use super::state::{Created, Exited, Running, State};
-use super::task::{History, KILLED};
-use super::{Containers, Handle, cgroup, pause, remove};
+use super::task::{History, KILLED, Request, Task};
+use super::{Containers, Ground, Handle, cgroup, pause, remove};
 use crate::error::chain;
 
 /// How long clients wait for containers to be started again.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a shim may take to say where its container stands, before the engine goes on without its word.
+const SHIMS_ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// What is to be done with a container that was found.
 enum Next {
@@ -49,7 +54,11 @@ struct Found {
     definition: Definition,
     stored: Standing,
     alive: Option<(u32, Timestamp)>,
+    /// Its shim has not answered.
+    late: bool,
     record: Option<ExitRecord>,
+    /// A start was asked for, whatever came of it.
+    was_started: bool,
 }
 
 fn has_extension(path: &Path, extension: &str) -> bool {
@@ -59,18 +68,8 @@ fn has_extension(path: &Path, extension: &str) -> bool {
 impl Containers {
     /// Finds every container that an engine before this one has left. Called once, before any client.
     pub(crate) async fn restore(&self) -> anyhow::Result<()> {
-        let mut found = Vec::new();
-        for id in self.ids_on_disk()? {
-            match self.look_at(&id).await {
-                Ok(Some(one)) => found.push(one),
-                Ok(None) => {
-                    // It was being made when the engine or the machine ended, and nobody was told of it.
-                    warn!(%id, "removing a container that was not finished");
-                    remove::delete(self.ground.directory(&id).path(), Lasting::ThisBoot)?;
-                }
-                Err(error) => error!(%id, error = %chain(&error), "unreadable container: left alone"),
-            }
-        }
+        self.clear_doomed()?;
+        let found = self.look_at_all().await?;
         self.clear_bundles(&found)?;
         let live = found.iter().filter(|one| one.alive.is_some()).map(|one| one.definition.id.clone());
         let live: Vec<String> = live.collect();
@@ -79,6 +78,8 @@ impl Containers {
             error!(error = %chain(lost), "a published port could not be opened again");
         }
         let sandboxes: Vec<Sandbox> = restored.into_iter().map(|one| one.sandbox).collect();
+        let late: BTreeSet<String> =
+            found.iter().filter(|one| one.late).map(|one| one.definition.id.clone()).collect();
         self.hold_layers(&found).await?;
         let (mut ended, mut to_start) = (Vec::new(), Vec::new());
         for one in found {
@@ -94,8 +95,12 @@ impl Containers {
             }
         }
         self.release_layers().await?;
-        for handle in self.all().iter().filter(|handle| handle.state().running().is_some()) {
-            self.restore_execs(handle).await;
+        for handle in self.all().into_iter().filter(|handle| handle.state().running().is_some()) {
+            if late.contains(&*handle.id) {
+                tokio::spawn(self.clone().restore_late(handle));
+            } else {
+                self.restore_execs(&handle).await;
+            }
         }
         self.settle_volumes().await?;
         let with_volumes = RemoveOptions { force: false, volumes: true };
@@ -124,19 +129,7 @@ impl Containers {
         let work = move || {
             let root = &ground.containers;
             for entry in std::fs::read_dir(root)? {
-                let path = entry?.path();
-                if has_extension(&path, MAKING) {
-                    Making::noted(&path)?.iter().for_each(|volume| ground.remove_anonymous(volume));
-                    std::fs::remove_dir_all(&path)?;
-                } else if has_extension(&path, DOOMED_WITH_VOLUMES) {
-                    let definition = path.file_name().and_then(|name| {
-                        Directory::new(root, &name.to_string_lossy()).definition().ok().flatten()
-                    });
-                    if let Some(definition) = definition {
-                        ground.release_volumes(&definition.id, definition.mounts.iter(), true);
-                    }
-                    std::fs::remove_dir_all(&path)?;
-                }
+                settle_volumes_of(&ground, &entry?.path());
             }
             ground.volumes.settle();
             Ok::<_, io::Error>(())
@@ -144,24 +137,50 @@ impl Containers {
         tokio::task::spawn_blocking(work).await?.context("could not settle the volumes of removed containers")
     }
 
-    /// The ids of the containers' directories. What was being removed is removed, but for what
-    /// [`settle_volumes`](Self::settle_volumes) sees to.
-    fn ids_on_disk(&self) -> anyhow::Result<Vec<String>> {
-        let root = &self.ground.containers;
-        let mut ids = Vec::new();
-        for entry in std::fs::read_dir(root).with_context(|| format!("could not read {}", root.display()))? {
-            let path = entry?.path();
-            if has_extension(&path, DOOMED_WITH_VOLUMES) || has_extension(&path, MAKING) {
-                continue;
-            }
-            if path.extension().is_some() {
-                std::fs::remove_dir_all(&path)
-                    .with_context(|| format!("could not remove {}", path.display()))?;
-            } else if let Some(name) = path.file_name() {
-                ids.push(name.to_string_lossy().into_owned());
+    /// Removes what was being removed, but for what [`settle_volumes`](Self::settle_volumes) sees to.
+    fn clear_doomed(&self) -> anyhow::Result<()> {
+        for path in self.on_disk()? {
+            let is_volumes_business =
+                has_extension(&path, DOOMED_WITH_VOLUMES) || has_extension(&path, MAKING);
+            if path.extension().is_some() && !is_volumes_business {
+                clear_away(&path);
             }
         }
-        Ok(ids)
+        Ok(())
+    }
+
+    /// The ids of the containers' directories.
+    fn ids_on_disk(&self) -> anyhow::Result<Vec<String>> {
+        let ids = self.on_disk()?.into_iter().filter(|path| path.extension().is_none());
+        Ok(ids.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect())
+    }
+
+    /// All that is where containers are.
+    fn on_disk(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let root = &self.ground.containers;
+        let entries = std::fs::read_dir(root).and_then(|entries| entries.map(|e| Ok(e?.path())).collect());
+        entries.with_context(|| format!("could not read {}", root.display()))
+    }
+
+    /// What there is of all containers. Their shims are asked at the same time: one that is late holds up no other.
+    async fn look_at_all(&self) -> anyhow::Result<Vec<Found>> {
+        let ids = self.ids_on_disk()?;
+        let seen = join_all(ids.iter().map(|id| self.look_at(id))).await;
+        let mut found = Vec::new();
+        for (id, one) in ids.iter().zip(seen) {
+            match one {
+                Ok(Some(one)) => found.push(one),
+                Ok(None) => {
+                    // It was being made when the engine or the machine ended, and nobody was told of it.
+                    warn!(%id, "removing a container that was not finished");
+                    if let Err(error) = remove::delete(self.ground.directory(id).path(), Lasting::ThisBoot) {
+                        warn!(%id, error = %chain(&error), "could not remove it");
+                    }
+                }
+                Err(error) => error!(%id, error = %chain(&error), "unreadable container: left alone"),
+            }
+        }
+        Ok(found)
     }
 
     /// What there is of a container; `None` if it was never finished.
@@ -170,20 +189,34 @@ impl Containers {
         let Some(definition) = directory.definition()? else { return Ok(None) };
         let stored = directory.standing()?.unwrap_or_else(Standing::new);
         let shim = self.ground.shim_of(id);
-        let told = if shim.exists() { shim.state().await.ok() } else { None };
-        let (alive, record) = match told {
-            Some(ShimState::Running { pid, started_at }) => (Some((pid, timestamp(started_at))), None),
-            Some(ShimState::Exited(record)) => (None, Some(record)),
-            Some(ShimState::Created) => {
+        let has_bundle = shim.exists();
+        let word = shim.answered_within(SHIMS_ANSWER_WITHIN).await;
+        let late = word == Word::None;
+        let left = || read_record(&directory.exit_record());
+        let (alive, record) = match word {
+            Word::Stands(ShimState::Running { pid, started_at }) => {
+                (Some((pid, timestamp(started_at))), None)
+            }
+            Word::Stands(ShimState::Exited(record)) => (None, Some(record)),
+            Word::Stands(ShimState::Created) => {
                 // Its start was asked for and not answered. One that does not listen any more is gone, too.
                 if let Err(error) = shim.order(&ShimRequest::Discard).await {
                     warn!(%id, %error, "could not discard a shim");
                 }
                 (None, None)
             }
-            None => (None, read_record(&directory.exit_record())),
+            Word::Gone => (None, left()),
+            Word::None => {
+                warn!(%id, "a shim is late; its container is taken for running until it tells more");
+                match presumed(&definition, &stored.state) {
+                    None => (None, left()),
+                    alive => (alive, None),
+                }
+            }
         };
-        Ok(Some(Found { definition, stored, alive, record }))
+        let was_started = has_bundle || record.is_some() || !never_started(&stored.state);
+        let late = late && alive.is_some();
+        Ok(Some(Found { definition, stored, alive, late, record, was_started }))
     }
 
     /// Removes the bundles of all but those that live.
@@ -194,9 +227,7 @@ impl Containers {
         for entry in std::fs::read_dir(root).with_context(|| format!("could not read {}", root.display()))? {
             let entry = entry?;
             if !entry.file_name().to_str().is_some_and(|name| live.contains(name)) {
-                let path = entry.path();
-                std::fs::remove_dir_all(&path)
-                    .with_context(|| format!("could not remove {}", path.display()))?;
+                clear_away(&entry.path());
             }
         }
         Ok(())
@@ -204,22 +235,13 @@ impl Containers {
 
     /// Starts the task of a container, and tells what is to be done with it next.
     fn take_over(&self, found: Found, sandbox: Option<Sandbox>) -> Next {
-        let Found { definition, stored, alive, record } = found;
+        let Found { definition, stored, alive, late: _, record, was_started } = found;
         let id = definition.id.clone();
         let mut restarts = Restarts::counted(stored.restarts);
         let seen = record.is_some();
         let (state, ended) = match alive {
             Some((pid, started_at)) => {
-                let sandbox = sandbox.unwrap_or_else(|| {
-                    warn!(id = definition.short_id(), "a running container has lost its network");
-                    Sandbox {
-                        container: id.clone(),
-                        netns: None,
-                        endpoints: Vec::new(),
-                        published: Vec::new(),
-                        resolver: false,
-                    }
-                });
+                let sandbox = sandbox.unwrap_or_else(|| without_record(&definition, pid));
                 let finished_before = match &stored.state {
                     StoredState::Exited(exited) | StoredState::Restarting(exited) => exited.finished_at,
                     StoredState::Created { .. } | StoredState::Running { .. } => Timestamp::ZERO,
@@ -248,7 +270,7 @@ impl Containers {
         let exit_code = state.describe().exit_code;
         let next = match &state {
             State::Exited(_) if starts_with_us(&definition, &state, &stored) => Next::Start,
-            State::Exited(_) if definition.host_config.auto_remove => Next::Remove,
+            state if goes_at_its_end(&definition, state, was_started) => Next::Remove,
             _ => |_| Next::Nothing,
         };
         let history = History { restarts, restart_in, manually_stopped: stored.manually_stopped };
@@ -257,6 +279,17 @@ impl Containers {
             self.ground.tell(&handle.definition(), "die", &[("exitCode", exit_code.to_string())]);
         }
         next(handle)
+    }
+
+    /// Hears what is to be known of a container when its shim answers at last.
+    async fn restore_late(self, handle: Handle) {
+        let word = self.ground.shim_of(&handle.id).answered().await;
+        // Another word is one of its end, which its task hears itself.
+        let Some(ShimState::Running { pid, started_at }) = word else { return };
+        let started_at = timestamp(started_at);
+        if handle.ask(|answer| Request::Runs { pid, started_at, answer }).await.is_ok() {
+            self.restore_execs(&handle).await;
+        }
     }
 
     /// Holds the layers of what was found again: a power cut may have taken a hold back. Nothing for one that stands.
@@ -276,6 +309,91 @@ impl Containers {
         .await?
         .context("could not let go of the images of containers that are gone")
     }
+}
+
+impl Task {
+    /// A container that was taken for running does run.
+    pub(super) async fn runs(&mut self, pid: u32, started_at: Timestamp) {
+        let State::Running(mut running) = self.state() else { return };
+        let presumed = network_namespace_path(running.pid);
+        running.sandbox.netns = running
+            .sandbox
+            .netns
+            .map(|path| if path == presumed { network_namespace_path(pid) } else { path });
+        self.set_state(State::Running(Running { pid, started_at, ..running }), false).await;
+    }
+}
+
+/// Removes a directory that is of no use any more.
+fn clear_away(path: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(path) {
+        warn!(path = %path.display(), %error, "could not remove what is left of a container");
+    }
+}
+
+/// What a directory that is no container's says of volumes is done, and it is removed.
+fn settle_volumes_of(ground: &Ground, path: &Path) {
+    if has_extension(path, MAKING) {
+        match Making::noted(path) {
+            Ok(noted) => noted.iter().for_each(|volume| ground.remove_anonymous(volume)),
+            Err(error) => {
+                warn!(path = %path.display(), %error, "could not read the volumes of a container that was not made")
+            }
+        }
+        clear_away(path);
+    } else if has_extension(path, DOOMED_WITH_VOLUMES) {
+        let definition = path.file_name().and_then(|name| {
+            Directory::new(&ground.containers, &name.to_string_lossy()).definition().ok().flatten()
+        });
+        if let Some(definition) = definition {
+            ground.release_volumes(&definition.id, definition.mounts.iter(), true);
+        }
+        clear_away(path);
+    }
+}
+
+/// What a container is taken for whose shim is there and does not answer: its first process and when it was started, if there is
+/// one or should be.
+fn presumed(definition: &Definition, stored: &StoredState) -> Option<(u32, Timestamp)> {
+    let pid = cgroup::first_process(&cgroup::directory(definition));
+    match stored {
+        // No process has the number 0.
+        StoredState::Running { started_at } => Some((pid.unwrap_or(0), *started_at)),
+        StoredState::Created { .. } | StoredState::Restarting(_) | StoredState::Exited(_) => {
+            pid.map(|pid| (pid, Timestamp::now()))
+        }
+    }
+}
+
+/// The sandbox of a running container of which the networks know nothing: one that lives in another's network, or has lost its own. It
+/// is in the namespace of its process, and not in the host's unless that is.
+fn without_record(definition: &Definition, pid: u32) -> Sandbox {
+    if !definition.host_config.network_mode.starts_with("container:") {
+        warn!(id = definition.short_id(), "a running container has lost its network");
+    }
+    Sandbox {
+        container: definition.id.clone(),
+        // A process that is gone has a path that leads nowhere.
+        netns: network_namespace(pid).unwrap_or_else(|_| Some(network_namespace_path(pid))),
+        endpoints: Vec::new(),
+        published: Vec::new(),
+        resolver: false,
+    }
+}
+
+/// Whether no start was asked for, as far as is written.
+fn never_started(stored: &StoredState) -> bool {
+    matches!(stored, StoredState::Created { exit_code: 0, error } if error.is_empty())
+}
+
+/// Whether a container is to be removed: that is to go at its end, and has ended, or could not be started.
+fn goes_at_its_end(definition: &Definition, state: &State, was_started: bool) -> bool {
+    let ended = match state {
+        State::Exited(_) => true,
+        State::Created(_) => was_started,
+        State::Running(_) | State::Restarting(_) | State::Removing(_) | State::Removed => false,
+    };
+    definition.host_config.auto_remove && ended
 }
 
 fn hold(images: &Store, users: &[(String, String)]) {
@@ -376,9 +494,77 @@ fn exited(started_at: Timestamp, record: ExitRecord) -> Exited {
 #[cfg(test)]
 mod tests {
     use caisson_images::ImportOptions;
-    use caisson_shim::proto::{FailureKind, StartFailure, UnixNanos};
+    use caisson_shim::proto::{FailureKind, Reply, StartFailure, UnixNanos};
 
+    use super::super::testing::{Home, definition};
     use super::*;
+
+    #[tokio::test]
+    async fn what_cannot_be_removed_does_not_keep_the_engine_from_starting() {
+        let home = Home::new().await;
+        // Files are no directories, and so not removed as such.
+        for name in ["a.removing", "b.removing-with-volumes", "c.making"] {
+            std::fs::write(home.containers.ground.containers.join(name), "").unwrap();
+        }
+        std::fs::write(home.containers.ground.shims.join("d"), "").unwrap();
+        home.lay_out(&definition("kept"));
+        home.containers.restore().await.unwrap();
+        assert_eq!(home.containers.all().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_start_that_the_engine_s_end_cut_short_is_an_end() {
+        let home = Home::new().await;
+        for (name, auto_remove, started) in
+            [("asked", true, true), ("unasked", true, false), ("stays", false, true)]
+        {
+            let mut definition = definition(name);
+            definition.host_config.auto_remove = auto_remove;
+            home.lay_out(&definition);
+            if started {
+                std::fs::create_dir(home.containers.ground.shims.join(&definition.id)).unwrap();
+            }
+        }
+        home.containers.restore().await.unwrap();
+        let mut left: Vec<String> =
+            home.containers.all().iter().map(|handle| handle.definition().name.clone()).collect();
+        left.sort();
+        assert_eq!(left, ["stays", "unasked"]);
+    }
+
+    #[test]
+    fn a_network_that_nobody_remembers_is_not_taken_for_the_host_s() {
+        let netns = |pid| without_record(&definition("lost"), pid).netns;
+        assert_eq!(netns(0), Some("/proc/0/ns/net".into()));
+        assert_eq!(netns(std::process::id()), None, "this one is in the host's");
+    }
+
+    #[tokio::test]
+    async fn what_a_late_shim_tells_is_taken_over() {
+        let home = Home::new().await;
+        let definition = definition("late");
+        let mut state = super::super::testing::running(0);
+        if let State::Running(running) = &mut state {
+            running.sandbox = without_record(&definition, 0);
+        }
+        home.serve_shim(&definition.id, |request| match request {
+            ShimRequest::State => Some(Reply::State(ShimState::Running { pid: 7, started_at: UnixNanos(5) })),
+            _ => None,
+        });
+        let handle = home.adopt(definition, state);
+        home.containers.clone().restore_late(handle.clone()).await;
+        let state = handle.state();
+        let running = state.running().unwrap();
+        assert_eq!((running.pid, running.started_at), (7, Timestamp::from_unix_nanos(5)));
+        assert_eq!(running.sandbox.netns, Some("/proc/7/ns/net".into()));
+    }
+
+    #[test]
+    fn who_is_late_is_taken_for_what_was_written() {
+        let definition = definition("late");
+        assert_eq!(presumed(&definition, &running()), Some((0, Timestamp::from_unix_nanos(1))));
+        assert_eq!(presumed(&definition, &Standing::new().state), None);
+    }
 
     fn running() -> StoredState {
         StoredState::Running { started_at: Timestamp::from_unix_nanos(1) }

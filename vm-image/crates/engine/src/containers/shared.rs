@@ -1,22 +1,39 @@
-//! Namespaces that a container shares with another one: `--pid container:NAME`, `--ipc container:NAME`.
+//! What a container shares with another one: `--pid container:NAME`, `--ipc container:NAME`, `--network container:NAME`.
 //!
 //! A container keeps the other's id (`container:ID`), so that a change of its name makes no difference. Who that is and whether it
 //! runs is asked at each start; what is joined then are the namespaces of its first process.
 
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use caisson_docker_api::container::HostConfig;
 
+use super::record::Directory;
 use super::task::Task;
 use super::validate::shared_with;
 use super::{Containers, Handle, Register};
 use crate::error::{ApiError, ErrorKind};
 
-/// Processes whose namespaces are joined.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+/// Processes whose namespaces are joined, and whose files are shared.
+#[derive(Debug, Default, Clone)]
 pub(super) struct Shared {
     pid: Option<u32>,
     ipc: Option<u32>,
+    /// The directory of the container whose network this one lives in.
+    network: Option<Directory>,
+}
+
+/// The network namespace of a process; `None` if that is this system's own.
+pub(super) fn network_namespace(pid: u32) -> io::Result<Option<PathBuf>> {
+    let path = network_namespace_path(pid);
+    let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    Ok((identity(&path)? != identity("/proc/self/ns/net".as_ref())?).then_some(path))
+}
+
+/// Where a process has its network namespace, whichever it is.
+pub(super) fn network_namespace_path(pid: u32) -> PathBuf {
+    format!("/proc/{pid}/ns/net").into()
 }
 
 impl Shared {
@@ -33,6 +50,11 @@ impl Shared {
     /// The IPC namespace to join.
     pub(super) fn ipc_namespace(&self) -> Option<PathBuf> {
         self.ipc.map(|pid| format!("/proc/{pid}/ns/ipc").into())
+    }
+
+    /// The container whose `/etc/hosts` and the like are this one's, too.
+    pub(super) fn files(&self) -> Option<&Directory> {
+        self.network.as_ref()
     }
 
     /// The mount namespace that has the shared memory that goes with the IPC namespace.
@@ -77,7 +99,9 @@ impl Task {
         // What dockerd finds while it composes the spec is its own error, whatever it is.
         let pid =
             pid.map_err(|error| ApiError::internal(error.within("failed to join PID namespace").message))?;
-        Ok(Shared { pid, ipc })
+        let network = shared_with(&host.network_mode).map(|name| self.register.find(name)).transpose()?;
+        let network = network.map(|other| self.ground.directory(&other.id));
+        Ok(Shared { pid, ipc, network })
     }
 
     fn donor(&self, id: &str) -> Result<(Handle, u32), ApiError> {
@@ -97,5 +121,22 @@ impl Task {
             )));
         }
         Ok(pid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use caisson_sys::netns;
+
+    use super::*;
+
+    #[test]
+    fn only_this_system_s_own_network_is_none() {
+        assert_eq!(network_namespace(std::process::id()).unwrap(), None);
+        assert!(network_namespace(0).is_err(), "what is not known is not this system's");
+        netns::isolated(|| {
+            let thread = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+            assert_eq!(network_namespace(thread).unwrap(), Some(network_namespace_path(thread)));
+        });
     }
 }

@@ -17,7 +17,7 @@ use caisson_shim::ShimConfig;
 use caisson_shim::config::{
     CONFIG_FILE, EXECS_DIRECTORY, LISTENER_FD, LOG_FILE, SOCKET_FILE, SPEC_FILE, exec_file, exec_record,
 };
-use caisson_shim::proto::{ExitRecord, Reply, Request, StartFailure, Step, UnixNanos};
+use caisson_shim::proto::{ExitRecord, Reply, Request, StartFailure, State, Step, UnixNanos};
 use caisson_sys::spawn::{Detached, detached};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use serde::Serialize;
@@ -32,6 +32,8 @@ use crate::readiness::watched;
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 /// How long a start may take: the runtime's work, with a slow disk below it.
 const STARTS_WITHIN: Duration = Duration::from_secs(120);
+/// How long to wait before a shim that did not answer is asked again.
+const ASKS_AGAIN: Duration = Duration::from_millis(100);
 /// How long a shim may take to exit once its container has ended.
 const EXITS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -47,6 +49,16 @@ pub(crate) struct ShimProcess {
     pid: Pid,
 }
 
+/// What is known of a shim that is asked where its container stands.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    Stands(State),
+    /// Nobody listens any more: it is gone.
+    Gone,
+    /// It is there, and has not answered yet.
+    None,
+}
+
 /// What came of a start.
 pub(crate) type Started = Result<(u32, Timestamp), StartFailure>;
 
@@ -55,7 +67,7 @@ impl Shim {
         Self { bundle: shims.join(id) }
     }
 
-    /// Whether there is or was one.
+    /// Whether there is one, or was one that nobody cleared away.
     pub(crate) fn exists(&self) -> bool {
         self.bundle.exists()
     }
@@ -131,22 +143,58 @@ impl Shim {
         }
     }
 
-    /// Where the container stands, by its shim; an error if there is no shim.
-    pub(crate) async fn state(&self) -> io::Result<caisson_shim::proto::State> {
+    /// Where the container stands, by its shim; an error if there is no shim, or none that answers.
+    pub(crate) async fn state(&self) -> io::Result<State> {
         match tokio::time::timeout(ANSWERS_WITHIN, self.ask(&Request::State)).await?? {
             Reply::State(state) => Ok(state),
             other => Err(unexpected(other)),
         }
     }
 
+    /// Asks until the shim answers: where the container stands, or `None` if the shim is gone. Only a socket on which nobody listens
+    /// says that: a shim that is late has a container that runs.
+    pub(crate) async fn answered(&self) -> Option<State> {
+        loop {
+            match self.state().await {
+                Ok(state) => return Some(state),
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) =>
+                {
+                    return None;
+                }
+                Err(error) => debug!(%error, bundle = %self.bundle.display(), "a shim does not answer"),
+            }
+            tokio::time::sleep(ASKS_AGAIN).await;
+        }
+    }
+
+    /// The same, for as long as an answer is worth waiting for.
+    pub(crate) async fn answered_within(&self, patience: Duration) -> Word {
+        match tokio::time::timeout(patience, self.answered()).await {
+            Ok(Some(state)) => Word::Stands(state),
+            Ok(None) => Word::Gone,
+            Err(_) => Word::None,
+        }
+    }
+
+    /// Whether the shim is gone, and not just late.
+    pub(crate) async fn is_gone(&self) -> bool {
+        self.answered_within(ANSWERS_WITHIN).await == Word::Gone
+    }
+
     /// Returns when the container has ended: how, if the shim or the record that it left says so.
     pub(crate) async fn ended(&self, record: &Path) -> Option<ExitRecord> {
-        match self.ask(&Request::Wait).await {
-            Ok(Reply::Exited(record)) => return Some(record),
-            Ok(other) => warn!(error = %unexpected(other), "asked a shim for its container's end"),
-            Err(error) => debug!(%error, "a shim went without a word"),
+        loop {
+            match self.ask(&Request::Wait).await {
+                Ok(Reply::Exited(record)) => return Some(record),
+                Ok(other) => warn!(error = %unexpected(other), "asked a shim for its container's end"),
+                Err(error) => debug!(%error, "a shim went without a word"),
+            }
+            if self.answered().await.is_none() {
+                return read_record(record);
+            }
+            tokio::time::sleep(ASKS_AGAIN).await;
         }
-        read_record(record)
     }
 
     /// Writes what a process that is to be added is.
@@ -193,7 +241,7 @@ impl Shim {
     }
 
     /// Where an added process stands; `None` for one that was never started.
-    pub(crate) async fn exec_state(&self, id: &str) -> io::Result<Option<caisson_shim::proto::State>> {
+    pub(crate) async fn exec_state(&self, id: &str) -> io::Result<Option<State>> {
         let request = Request::ExecState { id: id.to_owned() };
         match tokio::time::timeout(ANSWERS_WITHIN, self.ask(&request)).await?? {
             Reply::State(state) => Ok(Some(state)),
@@ -236,6 +284,12 @@ pub(crate) struct Finishing {
 }
 
 impl ShimProcess {
+    /// Ends the shim, whatever it is doing.
+    pub(crate) fn kill(self) -> Finishing {
+        kill(self.pid);
+        self.finish()
+    }
+
     /// Reaps the shim when it exits, whenever that is, and then removes its bundle.
     pub(crate) fn finish(self) -> Finishing {
         let Self { shim, pid } = self;
@@ -252,19 +306,28 @@ impl ShimProcess {
 }
 
 impl Finishing {
+    /// Whether the shim is gone, when it has had its time for that. Not to be asked again when it is.
+    pub(crate) async fn is_done(&mut self) -> bool {
+        tokio::time::timeout(EXITS_WITHIN, &mut self.reaped).await.is_ok()
+    }
+
     /// Returns once the shim is gone. To be asked when its container has ended: one that does not exit then is killed.
     pub(crate) async fn done(mut self) {
-        if tokio::time::timeout(EXITS_WITHIN, &mut self.reaped).await.is_ok() {
+        if self.is_done().await {
             return;
         }
         warn!(pid = %self.pid, "a shim does not exit; killing it");
-        // The pid is the shim's until it is reaped, which has not happened.
-        if let Err(error) = rustix::process::kill_process(self.pid, rustix::process::Signal::KILL) {
-            warn!(%error, pid = %self.pid, "could not kill a shim");
-        }
+        kill(self.pid);
         if let Err(error) = self.reaped.await {
             warn!(%error, pid = %self.pid, "could not wait for a shim");
         }
+    }
+}
+
+/// Kills a shim that has not been reaped: until then the pid is its own.
+fn kill(pid: Pid) {
+    if let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
+        warn!(%error, %pid, "could not kill a shim");
     }
 }
 
@@ -299,5 +362,56 @@ fn unexpected(reply: Reply) -> io::Error {
     match reply {
         Reply::Refused { message } => io::Error::other(message),
         other => io::Error::other(format!("unexpected answer {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::serve;
+    use super::*;
+
+    const AT_ONCE: Duration = Duration::from_millis(300);
+
+    fn shim() -> (tempfile::TempDir, Shim) {
+        let root = tempfile::tempdir().unwrap();
+        let shim = Shim::new(root.path(), "c");
+        std::fs::create_dir(&shim.bundle).unwrap();
+        (root, shim)
+    }
+
+    #[tokio::test]
+    async fn only_who_does_not_listen_is_gone() {
+        let (_root, shim) = shim();
+        assert_eq!(shim.answered_within(AT_ONCE).await, Word::Gone, "there is no socket");
+        let socket = shim.bundle.join(SOCKET_FILE);
+        let listener = UnixListener::bind(&socket).unwrap();
+        assert_eq!(shim.answered_within(AT_ONCE).await, Word::None, "it is late");
+        drop(listener);
+        assert_eq!(shim.answered_within(AT_ONCE).await, Word::Gone, "it has gone");
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_loses_a_connection_is_asked_again() {
+        let (_root, shim) = shim();
+        let lost = std::sync::atomic::AtomicBool::new(false);
+        serve(&shim.bundle, move |_| {
+            lost.swap(true, std::sync::atomic::Ordering::Relaxed).then_some(Reply::State(State::Created))
+        });
+        assert_eq!(shim.answered().await, Some(State::Created));
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_is_called_off_is_gone() {
+        let (_root, shim) = shim();
+        let pid = detached(&Detached {
+            program: Path::new("/bin/sleep"),
+            arguments: &["1000".as_ref()],
+            descriptors: &[],
+        });
+        let pid = pid.unwrap();
+        let process = ShimProcess { shim: shim.clone(), pid };
+        assert!(process.kill().is_done().await);
+        assert!(rustix::process::test_kill_process(pid).is_err(), "it is reaped");
+        assert!(!shim.exists());
     }
 }

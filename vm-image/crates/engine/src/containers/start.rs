@@ -5,20 +5,22 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use caisson_docker_api::container::Config;
 use caisson_docker_api::time::Timestamp;
 use caisson_networks::Sandbox;
 use caisson_shim::proto::{FailureKind, StartFailure};
 use caisson_shim::{Rootfs, ShimConfig, Stdin};
-use tracing::{Instrument, debug, error, info, trace_span};
+use tracing::{Instrument, debug, error, info, trace_span, warn};
 
 use super::links::Linked;
 use super::policy::Restarts;
 use super::record::{Definition, Directory, Lasting, StoredState};
-use super::shared::Shared;
-use super::shim::{Shim, ShimProcess};
+use super::shared::{Shared, network_namespace, network_namespace_path};
+use super::shim::{Shim, ShimProcess, Started};
 use super::state::{Exited, Running, State};
 use super::task::{Request, Task, watch_end};
-use super::{Ground, Handle, files, logs, networks, spec, users};
+use super::validate::shared_with;
+use super::{Ground, Handle, cgroup, files, logs, networks, spec, users};
 use crate::error::{ApiError, ErrorKind, chain};
 
 /// The code of a container that could not be started, when nothing better is known.
@@ -90,6 +92,8 @@ impl Task {
             Err(failure) => {
                 self.note_failure(&failure).await;
                 self.waiting.clear();
+                // A removal takes them itself.
+                drop(files);
                 self.remove_if_ended().await;
                 Err(failure.error)
             }
@@ -115,6 +119,12 @@ impl Task {
         match self.launch_in(&sandbox).await {
             Ok((pid, started_at)) => {
                 self.ground.tell_networks(&sandbox, "connect");
+                let sandbox = if shared_with(&self.definition.host_config.network_mode).is_some() {
+                    // The other may go, or start again in a new one: this one stays where it is.
+                    Sandbox { netns: sandbox.netns.map(|_| network_namespace_path(pid)), ..sandbox }
+                } else {
+                    sandbox
+                };
                 Ok(Running { pid, started_at, paused: false, finished_before, sandbox })
             }
             Err(failure) => {
@@ -128,9 +138,12 @@ impl Task {
         }
     }
 
-    async fn enter_network(&self) -> Result<Sandbox, ApiError> {
-        if let Some(other) = self.definition.host_config.network_mode.strip_prefix("container:") {
-            return self.network_of_another(other);
+    async fn enter_network(&mut self) -> Result<Sandbox, ApiError> {
+        if let Some(other) = shared_with(&self.definition.host_config.network_mode) {
+            let other = self.register.find(other)?;
+            let sandbox = network_of_another(&self.definition.id, &other)?;
+            self.take_names(&other.definition().config).await?;
+            return Ok(sandbox);
         }
         let within = |error: ApiError| error.within("failed to set up container networking");
         let mut request = networks::plan::request(&self.definition)?;
@@ -155,32 +168,48 @@ impl Task {
         made.map_err(|error| ApiError::from_chain("could not make the container's user namespace", &error))
     }
 
-    /// A container that lives in another one's network has no sandbox of its own; it sees the other's.
-    fn network_of_another(&self, other: &str) -> Result<Sandbox, ApiError> {
-        let other = self.register.find(other)?;
-        let state = other.state();
-        let Some(running) = state.running() else {
-            return Err(ApiError::conflict(format!(
-                "cannot join network namespace of a non running container: container {} is {}",
-                other.definition().name,
-                state.name()
-            )));
-        };
-        Ok(Sandbox {
-            container: self.definition.id.clone(),
-            netns: running.sandbox.netns.clone(),
-            endpoints: Vec::new(),
-            published: Vec::new(),
-            resolver: running.sandbox.resolver,
+    /// A container that lives in another one's network is called as the other one is.
+    async fn take_names(&mut self, of: &Config) -> Result<(), ApiError> {
+        let own = &self.definition.config;
+        if (&own.hostname, &own.domainname) == (&of.hostname, &of.domainname) {
+            return Ok(());
+        }
+        self.redefine(|definition| {
+            definition.config.hostname.clone_from(&of.hostname);
+            definition.config.domainname.clone_from(&of.domainname);
         })
+        .await
     }
 
     async fn launch_in(&mut self, sandbox: &Sandbox) -> Result<(u32, Timestamp), StartError> {
         let process = self.spawn_shim(sandbox.clone()).instrument(trace_span!("start: shim spawned")).await?;
         let started = self.start_process().instrument(trace_span!("start: process made by the shim")).await;
-        // Whatever comes of it, the shim's exit is waited for in the background; the next start waits for that.
-        self.finishing = Some(process.finish());
-        started
+        match started {
+            Ok(started) => {
+                // Its exit is waited for in the background, also after a failure, of which it clears away what there is; the next
+                // start waits for that.
+                self.finishing = Some(process.finish());
+                started.map_err(|failure| StartError {
+                    exit_code: failure.kind.exit_code(),
+                    error: ApiError::new(status_of(failure.kind), in_dockerd_s_words(&failure)),
+                })
+            }
+            Err(error) => {
+                self.call_off(process).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Ends a shim that did not do as it was told: it might do so yet, and nobody would know of the container.
+    async fn call_off(&mut self, process: ShimProcess) {
+        let mut finishing = process.kill();
+        if !finishing.is_done().await {
+            // The kernel has it. The next start, or the removal, waits for it.
+            warn!("a shim that was killed is still there");
+            self.finishing = Some(finishing);
+        }
+        cgroup::remove(&self.definition).await;
     }
 
     async fn spawn_shim(&self, sandbox: Sandbox) -> Result<ShimProcess, ApiError> {
@@ -194,12 +223,13 @@ impl Task {
         .await?
     }
 
-    async fn start_process(&mut self) -> Result<(u32, Timestamp), StartError> {
+    /// Has the shim start the process. An error is the shim's own failure, not the container's.
+    async fn start_process(&mut self) -> Result<Started, ApiError> {
         let failed = |shim: &Shim, error: &std::io::Error| {
             let said = shim.last_words();
             let context =
                 if said.is_empty() { "the shim failed".into() } else { format!("the shim failed: {said}") };
-            StartError::from(ApiError::from_chain(&context, error))
+            ApiError::from_chain(&context, error)
         };
         for waiting in std::mem::take(&mut self.waiting) {
             let streams = waiting.streams;
@@ -210,11 +240,7 @@ impl Task {
             // A client that went meanwhile is one less to serve.
             let _ = waiting.connection.send(stream.map_err(|e| failed(&self.shim, &e))?);
         }
-        let started = self.shim.start().await.map_err(|e| failed(&self.shim, &e))?;
-        started.map_err(|failure| StartError {
-            exit_code: failure.kind.exit_code(),
-            error: ApiError::new(status_of(failure.kind), in_dockerd_s_words(&failure)),
-        })
+        self.shim.start().await.map_err(|e| failed(&self.shim, &e))
     }
 
     /// A container that did not start is what it was, but for its exit code and the reason.
@@ -228,6 +254,32 @@ impl Task {
         };
         self.set_state(state, false).await;
     }
+}
+
+/// A container that lives in another one's network has no sandbox of its own; it sees the other's.
+fn network_of_another(id: &str, other: &Handle) -> Result<Sandbox, ApiError> {
+    let state = other.state();
+    let Some(running) = state.running() else {
+        return Err(ApiError::conflict(format!(
+            "cannot join network namespace of a non running container: container {} is {}",
+            other.definition().name,
+            state.name()
+        )));
+    };
+    let netns = match &running.sandbox.netns {
+        Some(path) => Some(path.clone()),
+        // To have none means to be in the host's network, which is looked at and not believed.
+        None => network_namespace(running.pid).map_err(|error| {
+            ApiError::from_chain(&format!("cannot join network namespace of container {}", other.id), &error)
+        })?,
+    };
+    Ok(Sandbox {
+        container: id.to_owned(),
+        netns,
+        endpoints: Vec::new(),
+        published: Vec::new(),
+        resolver: running.sandbox.resolver,
+    })
 }
 
 fn status_of(kind: FailureKind) -> ErrorKind {
@@ -271,7 +323,11 @@ fn prepare(
     let layers = layers.map_err(|e| ApiError::from_chain("the container's image is not usable", &e))?;
     let io = |error: std::io::Error| ApiError::from_chain("could not prepare the container", &error);
     ground.supply(definition)?;
-    files::write(definition, directory, sandbox, &linked.hosts).map_err(io)?;
+    match shared.files() {
+        Some(other) => files::share(other, directory),
+        None => files::write(definition, directory, sandbox, &linked.hosts),
+    }
+    .map_err(io)?;
     let (remap, images) = (ground.remap_of(&definition.host_config), ground.mounted_layers(definition)?);
     let linked = &linked.environment;
     let (init, foreign) = (&ground.shim, ground.foreign_volumes(definition));
@@ -298,4 +354,38 @@ fn prepare(
         exit_record: directory.exit_record(),
     };
     shim.spawn(&ground.shim, &spec, &config).map_err(|e| ApiError::from_chain("could not start a shim", &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Home, definition, running};
+    use super::*;
+
+    #[tokio::test]
+    async fn who_joins_a_network_that_is_not_known_does_not_get_the_host_s() {
+        let home = Home::new().await;
+        let netns = |name: &str, state: State| {
+            let donor = home.adopt(definition(name), state);
+            network_of_another("joiner", &donor).map(|sandbox| sandbox.netns)
+        };
+        assert!(netns("lost", running(0)).is_err());
+        assert_eq!(netns("of-host", running(std::process::id())).unwrap(), None);
+        let State::Running(mut known) = running(0) else { unreachable!("it runs") };
+        known.sandbox.netns = Some("/n".into());
+        assert_eq!(netns("known", State::Running(known)).unwrap(), Some("/n".into()));
+    }
+
+    #[tokio::test]
+    async fn a_container_that_cannot_start_goes_if_it_goes_at_its_end() {
+        let home = Home::new().await;
+        let mut definition = definition("lonely");
+        definition.host_config.auto_remove = true;
+        definition.host_config.network_mode = "container:none-such".into();
+        let handle = home.adopt(definition, State::Created(super::super::state::Created::default()));
+        let limit = std::time::Duration::from_secs(10);
+        let started =
+            tokio::time::timeout(limit, handle.start()).await.expect("a removal waits for no start");
+        assert_eq!(started.unwrap_err().message, "No such container: none-such");
+        assert!(home.containers.all().is_empty());
+    }
 }

@@ -76,6 +76,16 @@ pub(crate) struct Status {
     pub(crate) exit_code: i32,
     /// How often its policy has started it again.
     pub(crate) restarts: u32,
+    /// By which those who wait for its removal know that there is none.
+    pub(crate) failed_removals: FailedRemovals,
+}
+
+/// The removals that did not succeed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FailedRemovals {
+    pub(crate) count: u64,
+    /// Why the last one did not.
+    pub(crate) why: String,
 }
 
 impl State {

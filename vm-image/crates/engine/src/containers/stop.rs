@@ -9,7 +9,7 @@ use crate::error::ApiError;
 /// How long a container may take to stop if nobody says otherwise.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long after `SIGKILL` an end is waited for. Only a process in the kernel's hands can take longer.
-const DIES_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const DIES_WITHIN: Duration = Duration::from_secs(10);
 
 /// How to stop.
 #[derive(Debug, Clone, Default)]
@@ -62,13 +62,7 @@ impl Handle {
         if let Err(error) = self.signal(KILL).await {
             return if self.is_active() { Err(error) } else { Ok(()) };
         }
-        let ended = self.ended_after(ends);
-        tokio::time::timeout(DIES_WITHIN, ended).await.map_err(|_| {
-            ApiError::internal(format!(
-                "cannot stop container: {}: tried to kill container, but did not receive an exit event",
-                self.id
-            ))
-        })
+        self.dies_after(ends, DIES_WITHIN).await
     }
 
     fn stop_signal(&self) -> Result<SignalNumber, ApiError> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use caisson_docker_api::network::EndpointSettings;
 use caisson_networks::Network;
-use caisson_shim::proto::{ExitRecord, Request as ShimRequest};
+use caisson_shim::proto::{ExitRecord, Request as ShimRequest, State as ShimState};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -17,7 +17,7 @@ use super::policy::Restarts;
 use super::record::{Definition, Directory, Lasting, Standing, StoredState};
 use super::shim::{Finishing, Shim, timestamp};
 use super::signal::{KILL, SignalNumber};
-use super::state::{Exited, Running, State, Status};
+use super::state::{Exited, FailedRemovals, Running, State, Status};
 use super::{Containers, Ground, Handle, Register, cgroup};
 use crate::error::{ApiError, chain};
 use caisson_docker_api::container::HostConfig;
@@ -58,6 +58,12 @@ pub(super) enum Request {
     Unlink(String, Answer<()>),
     /// A container that this one links to is elsewhere now.
     RefreshLinks,
+    /// The shim, which was late, tells of its container.
+    Runs {
+        pid: u32,
+        started_at: Timestamp,
+        answer: Answer<()>,
+    },
 }
 
 /// What a container's task must know of the time before it.
@@ -91,7 +97,7 @@ pub(super) struct Task {
     pub(super) end: Option<JoinHandle<Option<ExitRecord>>>,
     /// The shim of this run or the last, if this engine started it.
     pub(super) finishing: Option<Finishing>,
-    /// Who has it mounts the container's layers: a copy of files, or a start.
+    /// Who has it has the container's layers: a copy of files, a commit, a start, a removal.
     pub(super) files: Arc<tokio::sync::Mutex<()>>,
     pub(super) keep_at_end: bool,
     pub(super) restarts: Restarts,
@@ -108,9 +114,14 @@ impl Containers {
         let directory = self.ground.directory(&definition.id);
         let exit_code = state.describe().exit_code;
         let record = directory.exit_record();
-        let end = state.running().map(|_| watch_end(shim.clone(), record));
-        let (status, watched) =
-            watch::channel(Status { state, ends: 0, exit_code, restarts: history.restarts.count });
+        let end = state.running().map(|_| watch_end_of_found(shim.clone(), record));
+        let (status, watched) = watch::channel(Status {
+            state,
+            ends: 0,
+            exit_code,
+            restarts: history.restarts.count,
+            failed_removals: FailedRemovals::default(),
+        });
         let (sender, requests) = mpsc::channel(16);
         let definition = Arc::new(definition);
         let events = self.ground.events.clone();
@@ -151,6 +162,18 @@ impl Containers {
 
 pub(super) fn watch_end(shim: Shim, record: PathBuf) -> JoinHandle<Option<ExitRecord>> {
     tokio::spawn(async move { shim.ended(&record).await })
+}
+
+/// The same of a container that an engine before this one has started, of which the shim may be late. One whose start was asked for and
+/// not answered does not run, and will not.
+fn watch_end_of_found(shim: Shim, record: PathBuf) -> JoinHandle<Option<ExitRecord>> {
+    tokio::spawn(async move {
+        let created = shim.answered().await == Some(ShimState::Created);
+        if created && shim.order(&ShimRequest::Discard).await.is_ok() {
+            return None;
+        }
+        shim.ended(&record).await
+    })
 }
 
 impl Task {
@@ -225,6 +248,10 @@ impl Task {
                 let _ = answer.send(self.unlink(&alias).await);
             }
             Request::RefreshLinks => self.refresh_links().await,
+            Request::Runs { pid, started_at, answer } => {
+                self.runs(pid, started_at).await;
+                let _ = answer.send(Ok(()));
+            }
         }
     }
 
@@ -385,7 +412,7 @@ impl Task {
     /// Why a signal did not arrive. A shim that is gone has left word of the container's end, which then is dealt with
     /// first: the container does not run.
     async fn refused(&mut self, error: ApiError) -> ApiError {
-        if self.shim.state().await.is_ok() {
+        if !self.shim.is_gone().await {
             return error;
         }
         let Some(end) = self.end.take() else { return error };

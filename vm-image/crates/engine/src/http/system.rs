@@ -25,6 +25,9 @@ const COMMIT: &str = match option_env!("CAISSON_COMMIT") {
 /// The same commit is the same program whenever it is built, so there is no time to tell.
 const BUILT: &str = "not recorded";
 
+/// The drivers that networks can have, in dockerd's order.
+const NETWORK_DRIVERS: [&str; 6] = ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"];
+
 /// `GET /_ping`: alive, and what a client must know before it says anything else.
 pub(crate) async fn ping(_call: Call) -> Result<Reply, ApiError> {
     Ok(pong(Some(Bytes::from_static(b"OK"))))
@@ -124,12 +127,16 @@ fn describe(engine: &Engine) -> Info {
         containers_stopped: states.len() - running - paused,
         images: engine.images.list().len(),
         driver: "overlay2".into(),
-        driver_status: [("Backing Filesystem", "extfs"), ("Supports d_type", "true"), ("userxattr", "false")]
-            .map(|(key, value)| [key.to_owned(), value.to_owned()])
-            .into(),
+        driver_status: [
+            ("Backing Filesystem", engine.file_system),
+            ("Supports d_type", "true"),
+            ("userxattr", "false"),
+        ]
+        .map(|(key, value)| [key.to_owned(), value.to_owned()])
+        .into(),
         plugins: Plugins {
             volume: vec!["local".into()],
-            network: ["bridge", "host", "null"].map(str::to_owned).into(),
+            network: NETWORK_DRIVERS.map(str::to_owned).into(),
             authorization: None,
             log: ["json-file", "local", "none"].map(str::to_owned).into(),
         },

@@ -7,14 +7,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::process::Rlimit;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use serde::de::DeserializeOwned;
 
-use super::{OPENING, Person, Stdio, begin, join_keyring, person, report, settle_limits, size, terminal};
+use super::{
+    OPENING, Own, Person, Stdio, begin, join_keyring, person, report, settle_limits, size, terminal,
+};
 use crate::exec::AddedProcess;
 use crate::failure::{Context, Failure};
 use crate::process::identity::Accounts;
-use crate::rootfs::Root;
+use crate::rootfs::{Descriptors, Root};
 use crate::seccomp;
 use crate::spec::{ConsoleSize, NamespaceKind, Spec};
 
@@ -31,6 +34,7 @@ pub(crate) struct Addition<'a> {
     pub(crate) stdio: &'a Stdio,
     pub(crate) size: Option<(u16, u16)>,
     pub(crate) may_make_devices: bool,
+    pub(crate) open_files: Rlimit,
 }
 
 impl Addition<'_> {
@@ -52,7 +56,9 @@ impl Addition<'_> {
         }
         let filter = spec.linux.seccomp.as_ref().map(seccomp::compile).transpose();
         let filter = filter.map_err(|error| Failure::invalid(error.to_string()))?;
-        settle_limits(&process)?;
+        settle_limits(&process, self.open_files)?;
+        // From here on `/proc` is the container's.
+        let (descriptors, own) = (Descriptors::own().context(|| "open /proc/self/fd")?, Own::program()?);
         let has_users = spec.linux.namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::User);
         if has_users {
             person::give_streams(self.stdio, spec.linux.root());
@@ -63,7 +69,7 @@ impl Addition<'_> {
         }
         join_keyring(self.id)?;
         let root = root()?;
-        let accounts = Accounts::read(&root).context(|| "reading the container's accounts")?;
+        let accounts = Accounts::read(&root, &descriptors).context(|| "reading the container's accounts")?;
         let person = Person {
             process: &process,
             user: user.as_deref(),
@@ -71,6 +77,7 @@ impl Addition<'_> {
             stdio: self.stdio,
             filter: filter.as_ref(),
             may_make_devices: self.may_make_devices,
+            own,
         };
         let terminal = match self.stdio {
             Stdio::Streams { .. } => None,
@@ -82,7 +89,7 @@ impl Addition<'_> {
         };
         person.take_streams(terminal)?;
         let program = person.become_program(&accounts, shim)?;
-        Ok(person.execute(&program))
+        Ok(person.execute(&program, shim))
     }
 
     /// Enters every namespace of the container's that is not the host's; it was born into that of the process ids.

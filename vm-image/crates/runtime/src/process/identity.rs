@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::failure::Failure;
-use crate::rootfs::Root;
+use crate::rootfs::{Descriptors, Root};
 
 /// Ids as Docker bounds them.
 const MAX_ID: u64 = (1 << 31) - 1;
@@ -41,8 +41,9 @@ struct Group<'a> {
 }
 
 impl Accounts {
-    pub(crate) fn read(root: &Root) -> Result<Self, Failure> {
-        Ok(Self { passwd: root.read(Path::new("/etc/passwd"))?, group: root.read(Path::new("/etc/group"))? })
+    pub(crate) fn read(root: &Root, own: &Descriptors) -> Result<Self, Failure> {
+        let text = |path| root.read(Path::new(path), own);
+        Ok(Self { passwd: text("/etc/passwd")?, group: text("/etc/group")? })
     }
 
     fn users(&self) -> impl Iterator<Item = User<'_>> {

@@ -18,17 +18,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use caisson_sys::{clone, keyring, loopback};
-use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, setsid, umask};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, setrlimit, setsid, umask,
+};
 
 pub(crate) use added::Addition;
 pub(crate) use identity::Accounts;
 pub(crate) use person::Person;
-pub(crate) use report::{Outcome, Report, channel, listen};
+pub(crate) use program::Own;
+pub(crate) use report::{End, Report, channel, listen};
 pub use terminal::resize;
 
 use crate::failure::{Context, Failure};
 use crate::namespaces::Namespaces;
-use crate::rootfs::{self, Donor, Luggage, Prepared, Root, Rootfs, Surroundings, Tree};
+use crate::rootfs::{self, Descriptors, Donor, Luggage, Prepared, Root, Rootfs, Surroundings, Tree};
 use crate::spec::{NamespaceKind, Process, Spec};
 use crate::steps::Steps;
 use person::Program;
@@ -61,6 +64,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     /// Whether to tell how long each step takes.
     pub(crate) trace: bool,
+    /// How many files it may have open unless the spec says otherwise.
+    pub(crate) open_files: Rlimit,
     pub(crate) person: Person<'a>,
 }
 
@@ -68,7 +73,7 @@ impl Birth<'_> {
     /// Becomes the container's program. Comes back only on failure, which the shim has been told by then.
     pub(crate) fn run(&self, shim: OwnedFd) -> ! {
         let status = match self.prepare(shim.as_fd()) {
-            Ok(program) => self.person.execute(&program),
+            Ok(program) => self.person.execute(&program, shim.as_fd()),
             Err(failure) => {
                 report::tell(shim.as_fd(), &failure);
                 1
@@ -80,7 +85,7 @@ impl Birth<'_> {
     fn prepare(&self, shim: BorrowedFd<'_>) -> Result<Program, Failure> {
         let mut steps = Steps::begin(self.trace);
         begin(shim)?;
-        settle_limits(&self.spec.process)?;
+        settle_limits(&self.spec.process, self.open_files)?;
         let memory = self.shared_memory.map(Donor::copy).transpose()?;
         let luggage = match self.namespaces.users() {
             None => None,
@@ -97,7 +102,8 @@ impl Birth<'_> {
         steps.done("mount the root");
         let prepared = self.furnish(root, memory.as_ref(), luggage.unwrap_or_default())?;
         steps.done("mount what is in it");
-        let accounts = Accounts::read(&prepared.root).context(|| "reading the container's accounts")?;
+        let own = Descriptors::own().context(|| "open /proc/self/fd")?;
+        let accounts = Accounts::read(&prepared.root, &own).context(|| "reading the container's accounts")?;
         let terminal = self.connect(&prepared, shim)?;
         self.name_host()?;
         settings::set_parameters(&prepared.root, &self.spec.linux.sysctl, self.namespaces)?;
@@ -198,7 +204,9 @@ fn join_keyring(id: &str) -> Result<(), Failure> {
     }
 }
 
-fn settle_limits(process: &Process) -> Result<(), Failure> {
+/// The shim's own limit of open files is none of the container's.
+fn settle_limits(process: &Process, open_files: Rlimit) -> Result<(), Failure> {
+    setrlimit(Resource::Nofile, open_files).context(|| "setrlimit")?;
     if let Some(score) = process.oom_score_adj {
         settings::score_out_of_memory(score)?;
     }

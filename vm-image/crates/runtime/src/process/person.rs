@@ -12,7 +12,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::capabilities::Sets;
 use super::identity::{Accounts, Identity};
-use super::{Stdio, program};
+use super::{Own, Stdio, program, report};
 use crate::failure::{Context, Failure, FailureKind, text};
 use crate::rootfs::null_device;
 use crate::seccomp::Filter;
@@ -28,6 +28,8 @@ pub(crate) struct Person<'a> {
     pub(crate) filter: Option<&'a Filter>,
     /// Whether something keeps it from using the devices that it makes.
     pub(crate) may_make_devices: bool,
+    /// What it must not run.
+    pub(crate) own: Own,
 }
 
 /// A program, ready to be executed.
@@ -120,7 +122,7 @@ impl Person<'_> {
 
     fn find(&self, environment: Vec<String>) -> Result<Program, Failure> {
         let name = self.arguments().first().ok_or_else(|| Failure::other("args must not be empty"))?;
-        let file = program::look_up(name, program::value(&environment, "PATH"))?;
+        let file = program::look_up(name, program::value(&environment, "PATH"), self.own)?;
         if self.process.no_new_privileges {
             self.filter_calls()?;
         }
@@ -132,11 +134,12 @@ impl Person<'_> {
     }
 
     /// From here on a failure is the container's own, as under dockerd: it started, said why on its stderr, and exited with 255.
-    pub(super) fn execute(&self, program: &Program) -> i32 {
+    pub(super) fn execute(&self, program: &Program, shim: BorrowedFd<'_>) -> i32 {
         let prepared = program::c_strings(self.arguments()).and_then(|arguments| {
             let file = program::c_strings(&[program.file.to_string_lossy().into_owned()])?;
             Ok((file, arguments, program::c_strings(&program.environment)?))
         });
+        report::announce(shim);
         let reason = match prepared {
             Ok((file, arguments, environment)) => {
                 exec::reset_signals();

@@ -1,7 +1,8 @@
 //! What the container's process tells its shim before it becomes the container's program.
 //!
 //! A sequenced-packet socket that closes on `execve`: another process that goes on in this one's place if there is one, the terminal's
-//! descriptor if there is one, how long its steps took if that was asked for, then either a failure or the end.
+//! descriptor if there is one, how long its steps took if that was asked for, then either a failure, or the word that it is about to execute
+//! its program. The end without either is that of a process that was killed.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -28,6 +29,9 @@ const PROCESS: u8 = b'P';
 /// The first byte of a packet with steps, as JSON.
 const STEPS: u8 = b'S';
 
+/// The packet right before `execve`.
+const READY: u8 = b'R';
+
 /// The longest failure that is told whole.
 const MAX_PACKET: usize = 16 << 10;
 
@@ -37,10 +41,21 @@ pub(crate) struct Outcome {
     /// The process that went on in the first one's place, which has ended or is about to.
     pub(crate) introduced: Option<Pid>,
     pub(crate) terminal: Option<OwnedFd>,
-    /// `None`: the program runs.
-    pub(crate) failure: Option<Failure>,
+    pub(crate) end: End,
     /// What it has done, if that was asked for.
     pub(crate) steps: Vec<Step>,
+}
+
+/// How a report ends.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The program runs.
+    Runs,
+    /// The process has said why it does not, and exits.
+    Failed(Failure),
+    /// The process was ended before it could say anything.
+    #[default]
+    Untold,
 }
 
 /// The shim's end and the process' end.
@@ -56,6 +71,14 @@ pub(crate) fn tell(shim: BorrowedFd<'_>, failure: &Failure) {
         packet.truncate(MAX_PACKET);
         let _ = send(shim, &packet, SendFlags::NOSIGNAL);
     }
+}
+
+/// In the process: says that nothing but `execve` is left. What fails after this is the container's own.
+///
+/// By `write(2)`: of all calls that send, the one that no filter of system calls forbids.
+pub(crate) fn announce(shim: BorrowedFd<'_>) {
+    // A shim that cannot be told is gone, and this process with it.
+    let _ = rustix::io::write(shim, &[READY]);
 }
 
 /// In the process: says which one goes on in its place, a child of the shim's.
@@ -89,7 +112,7 @@ pub(crate) fn listen(process: &OwnedFd) -> io::Result<Outcome> {
 pub(crate) struct Report {
     introduced: Option<Pid>,
     terminal: Option<OwnedFd>,
-    failure: Option<Failure>,
+    end: End,
     steps: Vec<Step>,
 }
 
@@ -123,8 +146,8 @@ impl Report {
         }
         match packet[..length].split_first() {
             None => {
-                let Self { introduced, terminal, failure, steps } = std::mem::take(self);
-                return Ok(Some(Outcome { introduced, terminal, failure, steps }));
+                let Self { introduced, terminal, end, steps } = std::mem::take(self);
+                return Ok(Some(Outcome { introduced, terminal, end, steps }));
             }
             Some((&PROCESS, number)) => {
                 let number = number.try_into().map(i32::from_le_bytes).ok();
@@ -133,8 +156,9 @@ impl Report {
             Some((&FAILURE, text)) => {
                 let said = serde_json::from_slice(text);
                 let unreadable = |_| Failure::other("the container's process failed and could not say why");
-                self.failure = Some(said.unwrap_or_else(unreadable));
+                self.end = End::Failed(said.unwrap_or_else(unreadable));
             }
+            Some((&READY, _)) => self.end = End::Runs,
             Some((&STEPS, text)) => self.steps = serde_json::from_slice(text).unwrap_or_default(),
             Some(_) => {}
         }
@@ -157,20 +181,25 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn a_failure_is_told_and_the_end_means_success() {
+    fn a_failure_is_told_and_the_end_means_success_only_after_its_word() {
         let (shim, process) = channel().unwrap();
         let failure = Failure::new(FailureKind::NotFound, "exec: \"x\"");
         tell(process.as_fd(), &failure);
         assert!(!is_abandoned(process.as_fd()).unwrap());
         drop(process);
-        assert_eq!(listen(&shim).unwrap().failure, Some(failure));
+        assert_eq!(listen(&shim).unwrap().end, End::Failed(failure));
         let (shim, process) = channel().unwrap();
         let step = Step { name: "root".into(), micros: 5 };
         introduce(process.as_fd(), Pid::INIT).unwrap();
         tell_steps(process.as_fd(), std::slice::from_ref(&step));
+        announce(process.as_fd());
         drop(process);
         let outcome = listen(&shim).unwrap();
-        assert_eq!((outcome.failure, outcome.introduced, outcome.steps), (None, Some(Pid::INIT), vec![step]));
+        let told = (outcome.end, outcome.introduced, outcome.steps);
+        assert_eq!(told, (End::Runs, Some(Pid::INIT), vec![step]));
+        let (shim, process) = channel().unwrap();
+        drop(process);
+        assert_eq!(listen(&shim).unwrap().end, End::Untold, "it was killed");
         let (shim, process) = channel().unwrap();
         drop(shim);
         assert!(is_abandoned(process.as_fd()).unwrap());

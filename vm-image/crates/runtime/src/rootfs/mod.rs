@@ -10,6 +10,7 @@ mod options;
 mod overlay;
 mod root;
 mod shared_memory;
+mod text;
 mod tree;
 pub mod view;
 
@@ -33,6 +34,7 @@ pub(crate) use mounts::{Surroundings, Unfinished};
 use overlay::Overlay;
 pub(crate) use root::{Make, Root};
 pub(crate) use shared_memory::Donor;
+pub(crate) use text::Descriptors;
 pub(crate) use tree::Tree;
 
 use crate::failure::{Context, Failure};

@@ -6,14 +6,15 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat};
 use rustix::io::Errno;
+
+use super::text::Descriptors;
 
 /// The kernel's own limit on links in one path.
 const MAX_LINKS: usize = 40;
@@ -56,15 +57,12 @@ impl Root {
         Ok(openat2(&self.directory, relative(path), flags | OFlags::CLOEXEC, Mode::empty(), resolve)?)
     }
 
-    /// The whole text of a file; nothing if it does not exist.
-    pub(crate) fn read(&self, path: &Path) -> io::Result<String> {
-        let file = match self.get(path, OFlags::RDONLY | OFlags::NONBLOCK) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-            opened => opened?,
-        };
-        let mut bytes = Vec::new();
-        File::from(file).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    /// The text of a file, as [`Descriptors::read`]; nothing if it does not exist.
+    pub(crate) fn read(&self, path: &Path, own: &Descriptors) -> io::Result<String> {
+        match self.get(path, OFlags::PATH) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            held => own.read(held?.as_fd()),
+        }
     }
 
     /// Opens (`O_PATH`) what exists, or makes it with all that leads there, as root's and for all to read. A dangling link is made to lead

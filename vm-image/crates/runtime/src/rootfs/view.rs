@@ -3,8 +3,10 @@
 //! Each view is a thread that goes to a mount namespace, the container's own or a new one, and ends with the work: a
 //! worker of an async runtime is never left in there, and what was mounted for the view is gone with the thread, whatever
 //! ends it. What the work gets is a descriptor of the root; it resolves every name with that as the root (`openat2(2)`,
-//! `RESOLVE_IN_ROOT`), and uses no path of its own, least of all `/proc`, which may be the container's.
+//! `RESOLVE_IN_ROOT`), and uses no path of its own, least of all `/proc`, which may be the container's; see [`read`].
 
+use std::cell::OnceCell;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::mounts::{Sources, Surroundings, mount_all};
 use super::overlay::mount_read_only;
+use super::text::Descriptors;
 use super::tree::Tree;
 use super::{Rootfs, mount_root};
 use crate::failure::{Context, Failure};
@@ -24,6 +27,11 @@ use crate::spec::Mount;
 
 /// The work may walk deep trees.
 const STACK_BYTES: usize = 4 << 20;
+
+thread_local! {
+    /// What a view's thread has brought along from where `/proc` is the host's.
+    static DESCRIPTORS: OnceCell<Descriptors> = const { OnceCell::new() };
+}
 
 /// Something to be mounted in the view of a container that does not run.
 #[derive(Debug, Clone)]
@@ -114,12 +122,31 @@ pub fn running_bare<T: Send>(
     apart(bare, work)
 }
 
+/// The text of a file that a view's work holds (`O_PATH`): at most 16 MiB of it, and nothing if it is no regular file.
+///
+/// # Errors
+/// If it cannot be opened or read.
+pub fn read(held: BorrowedFd<'_>) -> io::Result<String> {
+    DESCRIPTORS.with(|brought| match brought.get() {
+        Some(own) => own.read(held),
+        // Where there is no view, `/proc` is the host's.
+        None => Descriptors::own()?.read(held),
+    })
+}
+
 fn apart<T: Send>(
     enter: impl FnOnce() -> Result<OwnedFd, Failure> + Send,
     work: impl FnOnce(OwnedFd) -> T + Send,
 ) -> Result<T, Failure> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("view".into()).stack_size(STACK_BYTES);
+        let enter = || {
+            let own = Descriptors::own()?;
+            DESCRIPTORS.with(|brought| {
+                brought.get_or_init(|| own);
+            });
+            enter()
+        };
         let thread = thread.spawn_scoped(scope, || enter().map(work))?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
@@ -133,7 +160,7 @@ fn leave_host() -> Result<(), Failure> {
 }
 
 /// Makes it the thread's root directory too, so that even a link that is followed by mistake ends in it.
-fn make_root(root: OwnedFd) -> std::io::Result<OwnedFd> {
+fn make_root(root: OwnedFd) -> io::Result<OwnedFd> {
     fchdir(&root)?;
     chroot(".")?;
     Ok(root)

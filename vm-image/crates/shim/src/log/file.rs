@@ -3,10 +3,13 @@
 //! An entry is never torn: neither by a full disk nor by a rotation. Every rotation begins a new file, also where only one is kept, so
 //! that a reader that has the old one open reads it to its end and goes on with the new one. Names move under the folder's lock
 //! (`flock(2)`), so that a reader who shares it sees each file under one name.
+//!
+//! One file at a time is compressed, while the log goes on; those that became old meanwhile wait under their names as they are.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -110,8 +113,6 @@ impl Rotated {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        // The file before may still be on its way into its `.gz`.
-        self.compressor.finish();
         let folder = File::open(self.path.parent().unwrap_or(Path::new(".")))?;
         folder.lock()?;
         if self.files == 1 {
@@ -122,10 +123,33 @@ impl Rotated {
         self.file = create(&self.path)?;
         self.length = self.file.metadata()?.len();
         drop(folder);
-        if self.compresses && self.files > 1 {
-            self.compressor.begin(&numbered(&self.path, 1, ""));
+        if self.compresses {
+            self.compress_next();
         }
         Ok(())
+    }
+
+    /// Readable when the file that is being compressed has been; `None` if there is none.
+    pub(super) fn compressor(&self) -> Option<BorrowedFd<'_>> {
+        self.compressor.descriptor()
+    }
+
+    /// A file has been compressed. After one that could not be, the others wait for the next rotation.
+    pub(super) fn compressed(&mut self) {
+        if self.compressor.ended() {
+            self.compress_next();
+        }
+    }
+
+    /// Compresses the newest of the older files that is not yet, unless another one is being compressed.
+    fn compress_next(&mut self) {
+        if self.compressor.descriptor().is_some() {
+            return;
+        }
+        let mut older = (1..self.files).map(|number| numbered(&self.path, number, ""));
+        if let Some(file) = older.find(|file| file.exists()) {
+            self.compressor.begin(&file, &self.path);
+        }
     }
 
     /// Each older file becomes one older, the oldest goes.
@@ -169,7 +193,11 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use caisson_shim::LogFormat;
+    use caisson_sys::spawn::{Detached, detached};
+    use rustix::process::{Signal, kill_process};
 
     use super::super::{Lines, Log};
     use super::*;
@@ -217,6 +245,25 @@ mod tests {
         assert_eq!(texts(&path), ["2\n"]);
         assert!(io::read_to_string(before).unwrap().contains("\"1\\n\""), "its reader has it still");
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_slow_compression_holds_nothing_up() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("log");
+        let mut log = Log::of(&LogFile { compress: true, ..what(path.clone(), Some(1), 3) }).unwrap();
+        let arguments = &[OsStr::new("1000")];
+        let slow = Detached { program: Path::new("/bin/sleep"), arguments, descriptors: &[] };
+        let slow = detached(&slow).unwrap();
+        log.file.compressor = Compressor::at_work(slow);
+        Lines::new("stdout").write(b"1\n2\n3\n", &mut log);
+        assert_eq!(texts(&path), ["3\n"]);
+        assert_eq!(texts(&numbered(&path, 1, "")), ["2\n"]);
+        assert_eq!(texts(&numbered(&path, 2, "")), ["1\n"]);
+        assert!(log.compressor().is_some());
+        kill_process(slow, Signal::KILL).unwrap();
+        log.compressed();
+        assert!(log.compressor().is_none(), "after a failure the files wait");
     }
 
     /// In a mount namespace of the thread's own, which ends with it.

@@ -11,6 +11,7 @@ mod local;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use caisson_shim::proto::UnixNanos;
 use caisson_shim::{LogFile, LogFormat, LogTarget};
@@ -72,6 +73,16 @@ impl Log {
 
     fn of(what: &LogFile) -> io::Result<Self> {
         Ok(Self { file: Rotated::open(what)?, entries: Entries::new(what.format, &what.attributes) })
+    }
+
+    /// Readable when an older file has been compressed; `None` if none is.
+    pub(crate) fn compressor(&self) -> Option<BorrowedFd<'_>> {
+        self.file.compressor()
+    }
+
+    /// An older file has been compressed.
+    pub(crate) fn compressed(&mut self) {
+        self.file.compressed();
     }
 
     fn take(&mut self, entry: &Entry<'_>) {

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use crate::rig::{Rig, able};
+use crate::rig::{Rig, SHIM, able, demultiplex, read_until, text};
+use caisson_shim::proto::Reply;
 use serde_json::json;
 
 fn shell(script: &str) -> Rig {
@@ -198,6 +199,70 @@ fn nothing_of_the_shim_is_open_in_it() {
         printed(Rig::new(&["ls", "/proc/self/fd"])).lines().map(str::to_owned).collect();
     open.sort();
     assert_eq!(open, ["0", "1", "2", "3"], "3 is the directory that is listed");
+}
+
+/// CVE-2019-5736.
+#[test]
+fn the_shim_s_own_program_cannot_be_run_in_it() {
+    if !able() {
+        return;
+    }
+    let executable = |rig: Rig, name: &str| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(rig.path("layer").join(name), mode).unwrap();
+        rig
+    };
+    let link = Rig::new(&["/evil"]);
+    std::os::unix::fs::symlink("/proc/self/exe", link.path("layer/evil")).unwrap();
+    let script = executable(Rig::new(&["/evil"]).file("evil", "#!/proc/self/exe\n"), "evil");
+    for rig in [link, script] {
+        let (stdout, said, code) = rig.run();
+        assert_eq!((stdout.as_str(), said.as_str(), code), ("", "exec: \"/evil\": permission denied", 126));
+    }
+    let running = Rig::new(&["sleep", "1000"]);
+    std::os::unix::fs::symlink("/proc/self/exe", running.path("layer/evil")).unwrap();
+    let running = running.spawn();
+    running.start().unwrap();
+    let (reply, _) = running.exec("evil", &["/evil"]);
+    let refused = "exec: \"/evil\": permission denied";
+    assert!(matches!(reply, Reply::Failed(failure) if failure.message == refused));
+    // A container's init is the same file. Here it needs libraries that the image lacks, so it is only tried.
+    let init = Rig::new(&["/sbin/docker-init", "--", "true"]);
+    let (_, said, _) = init.mount(SHIM.as_ref(), "/sbin/docker-init", &["bind", "ro"]).run();
+    assert!(!said.contains("permission denied"), "{said}");
+}
+
+#[test]
+fn a_process_that_is_killed_before_it_is_the_program_is_a_failed_start() {
+    if !able() {
+        return;
+    }
+    // The last call before the program that nobody else makes.
+    let filter = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["setresuid"], "action": "SCMP_ACT_KILL_PROCESS"}],
+    });
+    let (_, said, code) = Rig::new(&["true"]).with(|spec| spec["linux"]["seccomp"] = filter).run();
+    assert_eq!((said.as_str(), code), ("container init exited prematurely: killed by signal 31", 128));
+}
+
+#[test]
+fn the_shim_s_limit_of_open_files_is_not_the_container_s() {
+    if !able() {
+        return;
+    }
+    let mut rig = shell("ulimit -n; sleep 1000");
+    rig.before = "ulimit -Sn 64;".into();
+    let shim = rig.spawn();
+    let mut stream = shim.attach(false);
+    shim.start().unwrap();
+    assert_eq!(read_until(&mut stream, "64\n")[8..], *"64\n");
+    let (_, added) = shim.exec("added", &["sh", "-c", "ulimit -n"]);
+    assert_eq!(text(demultiplex(added).0), "64\n");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", shim.process.id())).unwrap();
+    let open = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let numbers: Vec<&str> = open.split_whitespace().filter(|word| word.parse::<u64>().is_ok()).collect();
+    assert!(numbers.len() == 2 && numbers[0] == numbers[1], "{open}");
 }
 
 #[test]

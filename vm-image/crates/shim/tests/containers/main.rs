@@ -5,4 +5,5 @@
 
 mod inside;
 mod life;
+mod pressure;
 mod rig;

@@ -8,12 +8,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use caisson_runtime::cgroup::Cgroup;
 use caisson_runtime::defaults;
-use caisson_shim::config::{CONFIG_FILE, LOG_FILE, SOCKET_FILE, SPEC_FILE};
+use caisson_shim::config::{CONFIG_FILE, LOG_FILE, SOCKET_FILE, SPEC_FILE, exec_file};
 use caisson_shim::proto::{ExitRecord, Reply, Request, StartFailure, read_frame, write_frame};
-use caisson_shim::{LogFile, LogFormat, LogTarget, Rootfs, ShimConfig, Stdin};
+use caisson_shim::{ExecProcess, LogFile, LogFormat, LogTarget, Rootfs, ShimConfig, Stdin};
 use serde_json::{Value, json};
 
 /// Whether containers can be made here. Says so if not.
@@ -28,11 +29,19 @@ pub(crate) fn able() -> bool {
 
 const BUSYBOX: &str = "/bin/busybox";
 
+/// The shim's program.
+pub(crate) const SHIM: &str = env!("CARGO_BIN_EXE_caisson-shim");
+
+/// A shim that has not answered by then never will.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
+
 /// Everything of one container: its layers, its bundle, its shim.
 pub(crate) struct Rig {
     directory: tempfile::TempDir,
     pub(crate) spec: Value,
     pub(crate) config: ShimConfig,
+    /// What the shell does that becomes the shim.
+    pub(crate) before: String,
 }
 
 /// A shim that has been spawned.
@@ -70,7 +79,7 @@ impl Rig {
             exit_record: at("exit.json"),
             id: id.clone(),
         };
-        Self { directory, spec: spec(&id, arguments), config }
+        Self { directory, spec: spec(&id, arguments), config, before: String::new() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -118,7 +127,7 @@ impl Rig {
         let listener: OwnedFd = UnixListener::bind(bundle.join(SOCKET_FILE)).unwrap().into();
         let log = fs::File::create(bundle.join(LOG_FILE)).unwrap();
         let process = Command::new("/bin/sh")
-            .args(["-c", r#"exec "$0" "$1" 3<&0 </dev/null"#, env!("CARGO_BIN_EXE_caisson-shim")])
+            .args(["-c", &format!(r#"{} exec "$0" "$1" 3<&0 </dev/null"#, self.before), SHIM])
             .arg(&bundle)
             .stdin(Stdio::from(listener))
             .stdout(Stdio::null())
@@ -148,7 +157,21 @@ impl Shim {
     }
 
     pub(crate) fn connect(&self) -> UnixStream {
-        UnixStream::connect(self.path("bundle").join(SOCKET_FILE)).unwrap()
+        let stream = UnixStream::connect(self.path("bundle").join(SOCKET_FILE)).unwrap();
+        stream.set_read_timeout(Some(ANSWERS_WITHIN)).unwrap();
+        stream
+    }
+
+    /// Adds a process to the container; its output, and nothing to read.
+    pub(crate) fn exec(&self, id: &str, arguments: &[&str]) -> (Reply, UnixStream) {
+        let mut process = self.rig.spec["process"].clone();
+        process["args"] = json!(arguments);
+        let file = exec_file(&self.path("bundle"), id);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let process = ExecProcess { process, user: None, group_add: Vec::new() };
+        fs::write(file, serde_json::to_vec(&process).unwrap()).unwrap();
+        let (id, terminal, size) = (id.to_owned(), false, None);
+        self.ask(&Request::Exec { id, terminal, size, stdin: false, stdout: true, stderr: true })
     }
 
     /// One request and its answer.

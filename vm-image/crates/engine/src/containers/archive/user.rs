@@ -1,16 +1,13 @@
 //! The container's user as numbers, for `docker cp -a`.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
+use caisson_runtime::view;
 use rustix::fs::OFlags;
 
 use super::path;
 use crate::error::ApiError;
-
-/// Nobody's list of users is longer than this, in bytes.
-const MOST: u64 = 16 << 20;
 
 /// The numbers of `user[:group]`, looked up in the container's own lists; of no user, `None`.
 pub(super) fn owner(root: &OwnedFd, user: &str) -> Result<Option<(u32, u32)>, ApiError> {
@@ -61,13 +58,11 @@ fn field(entry: &[String], index: usize) -> Option<u32> {
 }
 
 fn list(root: &OwnedFd, file: &str) -> io::Result<Vec<Vec<String>>> {
-    let file = match path::open(root, file, OFlags::RDONLY | OFlags::NONBLOCK) {
+    let held = match path::open(root, file, OFlags::PATH) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         opened => opened?,
     };
-    let mut bytes = Vec::new();
-    File::from(file).take(MOST).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
+    let text = view::read(held.as_fd())?;
     Ok(text.lines().map(|line| line.split(':').map(str::to_owned).collect()).collect())
 }
 
@@ -96,5 +91,16 @@ mod tests {
             assert_eq!(owner(&root, user).unwrap(), numbers, "{user:?}");
         }
         assert!(owner(&root, "nobody").is_err() && owner(&root, "web:nobody").is_err());
+    }
+
+    /// A socket cannot be opened, so that whoever tries is seen.
+    #[test]
+    fn a_list_that_is_no_file_is_not_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = rustix::fs::openat(CWD, directory.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+            .unwrap();
+        std::fs::create_dir(directory.path().join("etc")).unwrap();
+        let _keep = std::os::unix::net::UnixListener::bind(directory.path().join("etc/passwd")).unwrap();
+        assert_eq!(owner(&root, "77").unwrap(), Some((77, 0)));
     }
 }

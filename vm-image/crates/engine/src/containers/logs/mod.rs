@@ -216,7 +216,8 @@ mod tests {
     use std::fs::File;
     use std::io::Write;
 
-    use super::super::state::{Created, Exited, Running};
+    use super::super::state::Created;
+    use super::super::testing;
     use super::*;
 
     fn options() -> LogOptions {
@@ -230,23 +231,6 @@ mod tests {
             until: None,
             tail: None,
         }
-    }
-
-    fn running() -> State {
-        let sandbox = caisson_networks::Sandbox {
-            container: String::new(),
-            netns: None,
-            endpoints: Vec::new(),
-            published: Vec::new(),
-            resolver: false,
-        };
-        State::Running(Running {
-            pid: 1,
-            started_at: Timestamp::ZERO,
-            paused: false,
-            finished_before: Timestamp::ZERO,
-            sandbox,
-        })
     }
 
     fn json(path: &Path) -> Files {
@@ -268,7 +252,7 @@ mod tests {
     }
 
     async fn told(file: &Path, options: LogOptions) -> String {
-        let status = Status { state: State::Created(Created::default()), ends: 0, exit_code: 0, restarts: 0 };
+        let status = testing::status(State::Created(Created::default()), 0, 0);
         let (_sender, status) = watch::channel(status);
         let (to, chunks) = mpsc::channel(16);
         Logs { files: json(file), status, options, raw: true }.send(to).await;
@@ -297,8 +281,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         std::fs::write(&path, line("a", 1)).unwrap();
-        let (sender, status) =
-            watch::channel(Status { state: running(), ends: 0, exit_code: 0, restarts: 0 });
+        let (sender, status) = watch::channel(testing::status(testing::running(1), 0, 0));
         let (to, mut chunks) = mpsc::channel(16);
         let logs =
             Logs { files: json(&path), status, options: LogOptions { follow: true, ..options() }, raw: true };
@@ -311,14 +294,7 @@ mod tests {
         file.write_all(second.as_bytes()).unwrap();
         assert_eq!(chunks.recv().await.unwrap(), "b\n");
         file.write_all(line("c", 3).as_bytes()).unwrap();
-        let exited = Exited {
-            started_at: Timestamp::ZERO,
-            finished_at: Timestamp::ZERO,
-            exit_code: 0,
-            oom_killed: false,
-            error: String::new(),
-        };
-        sender.send_replace(Status { state: State::Exited(exited), ends: 1, exit_code: 0, restarts: 0 });
+        sender.send_replace(testing::status(testing::exited(0), 1, 0));
         assert_eq!(collect(chunks).await, "c\n");
         telling.await.unwrap();
     }
@@ -330,8 +306,7 @@ mod tests {
         let path = directory.path().join("log");
         let numbered = |number: u32| directory.path().join(format!("log.{number}"));
         std::fs::write(&path, line("a", 1)).unwrap();
-        let (sender, status) =
-            watch::channel(Status { state: running(), ends: 0, exit_code: 0, restarts: 0 });
+        let (sender, status) = watch::channel(testing::status(testing::running(1), 0, 0));
         let (to, mut chunks) = mpsc::channel(1);
         let logs =
             Logs { files: json(&path), status, options: LogOptions { follow: true, ..options() }, raw: true };

@@ -204,7 +204,7 @@ fn linux(definition: &Definition, around: &Around<'_>) -> Result<Linux, ApiError
     resources.set_devices(Some(devices.rules));
     let mut linux = Linux::default();
     linux
-        .set_namespaces(Some(namespaces(definition, around)))
+        .set_namespaces(Some(namespaces(definition, around)?))
         .set_cgroups_path(Some(cgroup_path(definition)))
         .set_resources(Some(resources))
         .set_seccomp(rights::seccomp(host, &capabilities)?)
@@ -252,8 +252,15 @@ pub(super) fn cgroup_path(definition: &Definition) -> PathBuf {
 }
 
 /// A private one of each kind, but for those that the configuration shares with the host or another container.
-fn namespaces(definition: &Definition, around: &Around<'_>) -> Vec<LinuxNamespace> {
+///
+/// # Errors
+/// A network that is not there is never the host's, which would be what a spec without one means.
+fn namespaces(definition: &Definition, around: &Around<'_>) -> Result<Vec<LinuxNamespace>, ApiError> {
     let host = &definition.host_config;
+    let may_be_the_host_s = host.network_mode == "host" || shared_with(&host.network_mode).is_some();
+    if around.sandbox.netns.is_none() && !may_be_the_host_s {
+        return Err(ApiError::internal(format!("container {} has no network namespace", definition.id)));
+    }
     let own = |kind: LinuxNamespaceType, path: Option<PathBuf>| {
         let mut namespace = LinuxNamespace::default();
         namespace.set_typ(kind).set_path(path);
@@ -276,7 +283,7 @@ fn namespaces(definition: &Definition, around: &Around<'_>) -> Vec<LinuxNamespac
     if around.remap.is_some() {
         all.push(own(LinuxNamespaceType::User, around.sandbox.netns.clone()));
     }
-    all
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -303,9 +310,13 @@ mod tests {
     }
 
     fn spec(config: Config, host_config: HostConfig) -> Spec {
+        spec_in(Some("/run/netns/x".into()), config, host_config).unwrap()
+    }
+
+    fn spec_in(netns: Option<PathBuf>, config: Config, host_config: HostConfig) -> Result<Spec, ApiError> {
         let sandbox = Sandbox {
             container: String::new(),
-            netns: Some("/run/netns/x".into()),
+            netns,
             endpoints: Vec::new(),
             published: Vec::new(),
             resolver: false,
@@ -320,7 +331,16 @@ mod tests {
             images: &Layers::new(),
             foreign: &[],
         };
-        compose(&definition(config, host_config), &around).unwrap()
+        compose(&definition(config, host_config), &around)
+    }
+
+    #[test]
+    fn a_network_that_is_lost_is_not_the_host_s() {
+        let made = |mode: &str| {
+            let host = HostConfig { network_mode: mode.into(), ..HostConfig::default() };
+            spec_in(None, Config::default(), host).is_ok()
+        };
+        assert_eq!(["host", "bridge", "none", "mine", ""].map(made), [true, false, false, false, false]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::containers::Handle;
-use crate::containers::attach::{Attached, DetachKeys, Left, Streams, Typing, copy};
+use crate::containers::attach::{Attached, DetachKeys, Left, Streams, Typing, copy, gone};
 use crate::containers::logs::{LogOptions, Logs};
 use crate::error::ApiError;
 use crate::events::Events;
@@ -139,8 +139,11 @@ async fn carry(
         telling.await?;
     }
     let Some(attached) = attached else { return Ok(Left::Ended) };
-    // A client who goes before the start is noticed at the start.
-    match attached.stream().await {
+    let container = tokio::select! {
+        container = attached.stream() => container,
+        () = gone(&client) => return Ok(Left::Gone),
+    };
+    match container {
         Some(container) => Ok(copy(client, sent, container, stdin, over).await),
         None => Ok(Left::Ended),
     }

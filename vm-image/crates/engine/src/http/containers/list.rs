@@ -16,9 +16,6 @@ pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
         size: form.bool("size"),
         filters: Filters::parse(form.get("filters"))?,
     };
-    if !options.size {
-        return Ok(reply::json(StatusCode::OK, &call.engine.containers.list(options)?));
-    }
     let containers = call.engine.containers.clone();
     let list = tokio::task::spawn_blocking(move || containers.list(options)).await??;
     Ok(reply::json(StatusCode::OK, &list))

@@ -1,6 +1,6 @@
 //! `POST /containers/{id}/wait`: the headers go out at once, the code when it is known.
 
-use caisson_docker_api::container::Waited;
+use caisson_docker_api::container::{WaitError, Waited};
 
 use crate::containers::wait::Condition;
 use crate::error::ApiError;
@@ -13,8 +13,9 @@ pub(crate) async fn wait(call: Call) -> Result<Reply, ApiError> {
     let condition = Condition::parse(condition)?;
     let wait = call.engine.containers.find(&call.name)?.wait(condition);
     Ok(reply::stream("application/json", |to| async move {
-        let status_code = wait.code().await.into();
+        let outcome = wait.outcome().await;
+        let error = outcome.error.map(|message| WaitError { message });
         // A client who has gone does not need it.
-        let _ = to.send(json_line(&Waited { status_code, error: None })).await;
+        let _ = to.send(json_line(&Waited { status_code: outcome.exit_code.into(), error })).await;
     }))
 }

@@ -1,0 +1,129 @@
+//! What would keep a shim from answering: output without end, clients without end, a log that is slow to be compressed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use caisson_shim::proto::{Reply, Request};
+use caisson_shim::{LogFile, LogTarget};
+use flate2::read::GzDecoder;
+
+use crate::rig::{Rig, Shim, able, demultiplex};
+
+/// Waits for what must come.
+fn until(what: &str, mut come: impl FnMut() -> bool) {
+    let give_up_at = Instant::now() + Duration::from_secs(60);
+    while !come() {
+        assert!(Instant::now() < give_up_at, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn answers(shim: &Shim) -> bool {
+    matches!(shim.ask(&Request::State).0, Reply::State(_))
+}
+
+#[test]
+fn a_process_left_behind_that_writes_without_end_does_not_hold_up_the_end() {
+    if !able() {
+        return;
+    }
+    const ENDLESS: &str = "cat /dev/zero & cat /dev/zero &";
+    let shim = Rig::new(&["sleep", "1000"]).spawn();
+    shim.start().unwrap();
+    let (reply, mut stream) = shim.exec("first", &["sh", "-c", ENDLESS]);
+    assert!(matches!(reply, Reply::Started { .. }), "{reply:?}");
+    // It is read as fast as it comes, so that no bound of a client's ends it.
+    let reading = std::thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
+    assert!(answers(&shim));
+    let (reply, _) = shim.ask(&Request::ExecWait { id: "first".into() });
+    assert!(matches!(&reply, Reply::Exited(record) if record.code == 0), "{reply:?}");
+    reading.join().unwrap().unwrap();
+    // A client that reads nothing is owed little.
+    let (_, stream) = shim.exec("again", &["sh", "-c", ENDLESS]);
+    shim.ask(&Request::ExecWait { id: "again".into() });
+    let (owed, _) = demultiplex(stream);
+    assert!(owed.len() < 1 << 20, "{} bytes", owed.len());
+}
+
+/// Processor time that a process has taken, in hundredths of a second.
+fn ticks(process: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn more_clients_than_files_wait_quietly() {
+    if !able() {
+        return;
+    }
+    let mut rig = Rig::new(&["true"]);
+    rig.before = "ulimit -n 16;".into();
+    let shim = rig.spawn();
+    assert!(answers(&shim));
+    let clients: Vec<_> = (0..40).map(|_| shim.connect()).collect();
+    until("no client is too many", || !shim.says().is_empty());
+    let before = ticks(shim.process.id());
+    std::thread::sleep(Duration::from_secs(1));
+    let taken = ticks(shim.process.id()) - before;
+    assert!(taken < 20, "{taken} hundredths of a second");
+    assert_eq!(shim.says().lines().count(), 1, "{}", shim.says());
+    drop(clients);
+    assert!(answers(&shim));
+}
+
+/// The log's older files by their numbers, and whether each is compressed.
+fn older(folder: &Path) -> BTreeMap<u32, bool> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Some(rest) = name.strip_prefix("log.") else { continue };
+        let number = rest.strip_suffix(".gz").unwrap_or(rest).parse().unwrap();
+        *found.entry(number).or_default() |= rest.ends_with(".gz");
+    }
+    found
+}
+
+fn unpacked(path: &Path) -> String {
+    let mut text = String::new();
+    GzDecoder::new(File::open(path).unwrap()).read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn every_older_file_is_compressed_in_the_end_and_none_is_lost() {
+    if !able() {
+        return;
+    }
+    const LINES: u32 = 20_000;
+    let mut rig = Rig::new(&["sh", "-c", &format!("seq {LINES}; sleep 1000")]);
+    let LogTarget::File(log) = rig.config.log.clone() else { panic!("no file") };
+    let folder = rig.path("logs");
+    let (path, max_bytes) = (folder.join("log"), Some(100_000));
+    rig.config.log =
+        LogTarget::File(LogFile { path: path.clone(), max_bytes, max_files: 100, compress: true, ..log });
+    let shim = rig.spawn();
+    let container = shim.start().unwrap();
+    let last = format!("{{\"log\":\"{LINES}\\n\"");
+    until("the last line", || fs::read_to_string(&path).is_ok_and(|text| text.contains(&last)));
+    until("all compressed", || older(&folder).values().all(|compressed| *compressed));
+    let numbers: Vec<u32> = older(&folder).into_keys().collect();
+    assert!(numbers.len() > 5, "{numbers:?}");
+    let mut text = String::new();
+    for number in numbers.iter().rev() {
+        text.push_str(&unpacked(&folder.join(format!("log.{number}.gz"))));
+    }
+    text.push_str(&fs::read_to_string(&path).unwrap());
+    let entry = |(line, number): (&str, u32)| line.starts_with(&format!("{{\"log\":\"{number}\\n\""));
+    assert!(text.lines().zip(1..).all(entry) && text.lines().count() == LINES as usize);
+    // No zombie is left of those who did it.
+    let shim_id = shim.process.id();
+    let children = format!("/proc/{shim_id}/task/{shim_id}/children");
+    until("no children but the container", || {
+        fs::read_to_string(&children).unwrap().split_whitespace().eq([container.to_string()])
+    });
+    assert_eq!(shim.says(), "");
+}
