@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::bounded::until;
 use crate::cases;
 use crate::subject::Subject;
 
@@ -16,6 +17,7 @@ cases![
     the_past_comes_before_the_present,
     several_clients_share_a_container,
     a_slow_reader_loses_nothing,
+    what_a_container_wrote_outlives_its_removal,
     a_reader_that_goes_holds_nothing_up,
     the_end_of_a_client_s_input_lets_it_go,
     a_websocket_carries_both_ways,
@@ -126,6 +128,24 @@ fn a_slow_reader_loses_nothing(on: &dyn Subject) -> Result<()> {
     let bytes: usize = contents(&all).iter().map(|part| part.len()).sum();
     ensure!(bytes == MUCH, "{bytes} bytes came");
     on.docker().ok(["rm", "-f", "slow"])?;
+    Ok(())
+}
+
+/// More than fits into the sockets on the way, and less than with what the container's shim keeps for a client.
+const LEFT_OVER: usize = 500_000;
+
+fn what_a_container_wrote_outlives_its_removal(on: &dyn Subject) -> Result<()> {
+    let script = format!("head -c {LEFT_OVER} /dev/zero");
+    on.docker().ok(["create", "--rm", "--name", "left-over", "busybox", "sh", "-c", &script])?;
+    let (_, mut slow) = attach(on, "left-over", "stream=1&stdout=1")?;
+    on.docker().ok(["start", "left-over"])?;
+    until("the container's removal", || {
+        Ok((on.api().get("/containers/left-over/json")?.status == 404).then_some(()))
+    })?;
+    let mut all = Vec::new();
+    slow.read_to_end(&mut all)?;
+    let bytes: usize = contents(&all).iter().map(|part| part.len()).sum();
+    ensure!(bytes == LEFT_OVER, "{bytes} bytes came");
     Ok(())
 }
 

@@ -68,7 +68,7 @@ impl Task {
         };
         self.set_state(State::Removing(exited.clone()), false).await;
         if let Some(finishing) = self.finishing.take() {
-            finishing.done().await;
+            finishing.done_or_serving(&self.shim).await;
         }
         // Who reads its files has them to the end; who comes from now on is told that it goes.
         let _files = self.files.clone().lock_owned().await;

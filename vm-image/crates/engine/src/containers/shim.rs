@@ -34,6 +34,8 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 const STARTS_WITHIN: Duration = Duration::from_secs(120);
 /// How long to wait before a shim that did not answer is asked again.
 const ASKS_AGAIN: Duration = Duration::from_millis(100);
+/// How long a shim whose container has ended may take before it is asked whether it only serves clients. Most need some milliseconds.
+const SERVES_ALONE_AFTER: Duration = Duration::from_secs(1);
 /// How long a shim may take to exit once its container has ended.
 const EXITS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -311,6 +313,18 @@ impl Finishing {
         tokio::time::timeout(EXITS_WITHIN, &mut self.reaped).await.is_ok()
     }
 
+    /// Returns once the shim is gone, or has nothing left to do but to give its clients what they have not taken yet, however slow they are:
+    /// then it goes on alone, and needs its bundle no more. To be asked when its container has ended: one that does neither is killed.
+    pub(crate) async fn done_or_serving(mut self, shim: &Shim) {
+        if tokio::time::timeout(SERVES_ALONE_AFTER, &mut self.reaped).await.is_ok() {
+            return;
+        }
+        match shim.answered_within(ANSWERS_WITHIN).await {
+            Word::Stands(State::Exited(_)) => debug!(pid = %self.pid, "a shim goes on serving its clients"),
+            Word::Stands(_) | Word::Gone | Word::None => self.done().await,
+        }
+    }
+
     /// Returns once the shim is gone. To be asked when its container has ended: one that does not exit then is killed.
     pub(crate) async fn done(mut self) {
         if self.is_done().await {
@@ -400,16 +414,31 @@ mod tests {
         assert_eq!(shim.answered().await, Some(State::Created));
     }
 
-    #[tokio::test]
-    async fn a_shim_that_is_called_off_is_gone() {
-        let (_root, shim) = shim();
+    fn process(shim: &Shim) -> (Pid, ShimProcess) {
         let pid = detached(&Detached {
             program: Path::new("/bin/sleep"),
             arguments: &["1000".as_ref()],
             descriptors: &[],
         });
         let pid = pid.unwrap();
-        let process = ShimProcess { shim: shim.clone(), pid };
+        (pid, ShimProcess { shim: shim.clone(), pid })
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_still_serves_is_left_to_it() {
+        let (_root, shim) = shim();
+        let record = ExitRecord { code: 0, finished_at: UnixNanos(1), oom_killed: false, failure: None };
+        serve(&shim.bundle, move |_| Some(Reply::State(State::Exited(record.clone()))));
+        let (pid, process) = process(&shim);
+        process.finish().done_or_serving(&shim).await;
+        assert!(rustix::process::test_kill_process(pid).is_ok(), "its clients have not taken all");
+        kill(pid);
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_is_called_off_is_gone() {
+        let (_root, shim) = shim();
+        let (pid, process) = process(&shim);
         assert!(process.kill().is_done().await);
         assert!(rustix::process::test_kill_process(pid).is_err(), "it is reaped");
         assert!(!shim.exists());
