@@ -123,8 +123,9 @@ impl Clients {
         self.open.values().all(|client| !client.wants(of, name) || client.queue.len() < QUEUE)
     }
 
+    /// Whether everybody has what they asked for. Who has not said what they want does not count: there may be nobody left to answer.
     pub(crate) fn are_all_served(&self) -> bool {
-        self.open.is_empty()
+        self.open.values().all(|client| matches!(client.purpose, Purpose::Asking(_)))
     }
 
     /// Something can be read from, or written to, a client.
@@ -203,11 +204,6 @@ impl Clients {
                 _ => {}
             }
         }
-    }
-
-    /// Lets go of who has not said what it wants: there is nobody left to answer.
-    pub(crate) fn dismiss_the_undecided(&mut self) {
-        self.open.retain(|_, client| !matches!(client.purpose, Purpose::Asking(_)));
     }
 
     fn send(&mut self, id: u64, reply: &Reply, then: Purpose) {

@@ -116,12 +116,8 @@ impl Shim {
         Ok(())
     }
 
-    fn is_over(&mut self) -> bool {
-        if matches!(self.stage, Stage::Exited(_) | Stage::Discarded) {
-            self.clients.dismiss_the_undecided();
-            return self.clients.are_all_served();
-        }
-        false
+    fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Exited(_) | Stage::Discarded) && self.clients.are_all_served()
     }
 
     fn wait(&self) -> anyhow::Result<Vec<(Source, PollFlags)>> {

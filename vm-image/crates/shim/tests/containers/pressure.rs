@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use caisson_shim::proto::{Reply, Request};
+use caisson_shim::proto::{Reply, Request, State};
 use caisson_shim::{LogFile, LogTarget};
 use flate2::read::GzDecoder;
 
@@ -46,6 +46,21 @@ fn a_process_left_behind_that_writes_without_end_does_not_hold_up_the_end() {
     shim.ask(&Request::ExecWait { id: "again".into() });
     let (owed, _) = demultiplex(stream);
     assert!(owed.len() < 1 << 20, "{} bytes", owed.len());
+}
+
+#[test]
+fn who_still_serves_a_slow_client_answers_others() {
+    if !able() {
+        return;
+    }
+    // More than the socket takes, and less than with what is kept for a client.
+    const BYTES: usize = 400_000;
+    let shim = Rig::new(&["head", "-c", &BYTES.to_string(), "/dev/zero"]).spawn();
+    let slow = shim.attach(false);
+    shim.start().unwrap();
+    shim.ask(&Request::Wait);
+    assert!(matches!(shim.ask(&Request::State).0, Reply::State(State::Exited(_))));
+    assert_eq!(demultiplex(slow).0.len(), BYTES);
 }
 
 /// Processor time that a process has taken, in hundredths of a second.
