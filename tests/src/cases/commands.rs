@@ -5,6 +5,7 @@
 //! run beside it; `compose` has cases of its own.
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
@@ -28,7 +29,7 @@ enum End {
 }
 use End::{Refuses, Says, SaysOrLacks};
 
-/// `{dir}` stands for a folder of the case's own.
+/// `{dir}` stands for a folder of the case's own, `{soon}` for a moment after which nothing is waited for.
 const COMMANDS: &[(&str, End)] = &[
     ("version", Says("Server:")),
     ("info", Says("Storage Driver: overlay2")),
@@ -83,7 +84,7 @@ const COMMANDS: &[(&str, End)] = &[
     ("network inspect cmd-n1", Says("\"Driver\": \"bridge\"")),
     ("run -d --name cmd4 --label of=commands busybox sleep 1000", Says("")),
     // At once: an engine keeps the last 256 events of all containers.
-    ("events --since 1h --until 0s --filter container=cmd4", Says("container start")),
+    ("events --since 1h --until {soon} --filter container=cmd4", Says("container start")),
     ("network connect cmd-n1 cmd4", Says("")),
     ("network disconnect cmd-n1 cmd4", Says("")),
     ("network rm cmd-n1", Says("cmd-n1")),
@@ -122,7 +123,10 @@ fn what_there_is_not_says_so(on: &dyn Subject) -> Result<()> {
 
 fn run(on: &dyn Subject, line: &str, end: &End, folder: &Path) -> Result<()> {
     let folder = folder.to_str().context("a path that is no text")?;
-    let args: Vec<String> = line.split(' ').map(|word| word.replace("{dir}", folder)).collect();
+    // The CLI tells times by whole seconds.
+    let soon = (SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 2).to_string();
+    let put = |word: &str| word.replace("{dir}", folder).replace("{soon}", &soon);
+    let args: Vec<String> = line.split(' ').map(put).collect();
     let answer = on.docker().run(&args)?;
     let says = |words| answer.status == 0 && answer.out.contains(words);
     let refuses = |words| answer.status != 0 && answer.err.contains(words);

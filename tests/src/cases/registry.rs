@@ -92,7 +92,9 @@ fn what_is_pushed_is_pulled_again(on: &dyn Subject) -> Result<()> {
     ] {
         ensure!(pulled.lines().any(|told| told == line), "{line} is missing in {pulled}");
     }
-    for step in ["Pulling fs layer", "Verifying Checksum", "Download complete", "Pull complete"] {
+    // dockerd leaves steps out that are over at once.
+    let brief: &[&str] = if on.name() == "caisson" { &["Verifying Checksum"] } else { &[] };
+    for step in ["Pulling fs layer", "Download complete", "Pull complete"].iter().chain(brief) {
         ensure!(pulled.contains(&format!(": {step}\n")), "{step} is missing in {pulled}");
     }
     ensure!(id(&docker, &name)? == made);
