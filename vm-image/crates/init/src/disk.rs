@@ -116,11 +116,11 @@ pub(crate) async fn make_ready(
     let mut disk = open(device).await.with_context(|| format!("no {}", device.display()))?;
     match decide(look(&mut disk).context("could not be read")?) {
         Step::Format => {
-            tell("formatting");
+            tell("Formatting the data disk");
             format(children, &disk, device).await?;
         }
         Step::Check => {
-            tell("checking");
+            tell("Checking the data disk");
             check(children, device).await?;
         }
         Step::Refuse(why) => bail!("{why}; it was left as it is"),
@@ -206,7 +206,7 @@ async fn count_projects(
     if counts_projects(disk).context("its features could not be read")? {
         return Ok(());
     }
-    tell("learning to count what containers take");
+    tell("Teaching the data disk to count what containers take");
     tracing::info!("the data disk learns to count what projects take of it");
     let mut tune2fs = Command::new("/sbin/tune2fs");
     tune2fs.args(["-O", PROJECT_FEATURES, "-Q", "prjquota"]).arg(device);
@@ -265,7 +265,7 @@ async fn grow(children: &Children, disk: &mut File, device: &Path, tell: impl Fn
         if !is_worth_growing(device_size, filesystem) {
             return Ok(());
         }
-        tell("growing");
+        tell("Growing the data disk");
         tracing::info!("growing the data disk from {filesystem} to {device_size} bytes");
         let (exit, output) = children.run(Command::new("/sbin/resize2fs").arg(device)).await?;
         if exit == Exit::Code(0) { Ok(()) } else { bail!("resize2fs failed with {exit}: {output}") }
