@@ -25,6 +25,8 @@ mod filter;
 pub(crate) mod health;
 pub(crate) mod inspect;
 pub(crate) mod kill;
+mod late;
+mod leftovers;
 mod links;
 pub(crate) mod list;
 pub(crate) mod logs;

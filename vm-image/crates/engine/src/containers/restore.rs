@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -21,16 +21,16 @@ use caisson_shim::proto::{ExitRecord, Request as ShimRequest, State as ShimState
 use futures_util::future::join_all;
 use tracing::{error, info, warn};
 
+use super::late::{presumed, without_record};
+use super::leftovers::clear_away;
 use super::mounts::images::{container_of, holders};
-use super::mounts::making::{MAKING, Making};
 use super::policy::{Restarts, starts_with_engine};
-use super::record::{Definition, Directory, Lasting, Standing, StoredState};
-use super::remove::{DOOMED_WITH_VOLUMES, RemoveOptions};
-use super::shared::{network_namespace, network_namespace_path};
+use super::record::{Definition, Lasting, Standing, StoredState};
+use super::remove::RemoveOptions;
 use super::shim::{Word, read_record, timestamp};
 use super::state::{Created, Exited, Running, State};
-use super::task::{History, KILLED, Request, Task};
-use super::{Containers, Ground, Handle, cgroup, pause, remove};
+use super::task::{History, KILLED};
+use super::{Containers, Handle, cgroup, pause, remove};
 use crate::error::chain;
 
 /// How long clients wait for containers to be started again.
@@ -59,10 +59,6 @@ struct Found {
     record: Option<ExitRecord>,
     /// A start was asked for, whatever came of it.
     was_started: bool,
-}
-
-fn has_extension(path: &Path, extension: &str) -> bool {
-    path.extension().is_some_and(|found| found == extension)
 }
 
 impl Containers {
@@ -120,46 +116,6 @@ impl Containers {
             info!("clients are served while containers are still being started again");
         }
         Ok(())
-    }
-
-    /// When all containers have said what they hold: finishes the removal of those whose volumes were to go with them, removes the volumes
-    /// of those that were never made, and unmounts what nobody uses.
-    async fn settle_volumes(&self) -> anyhow::Result<()> {
-        let ground = self.ground.clone();
-        let work = move || {
-            let root = &ground.containers;
-            for entry in std::fs::read_dir(root)? {
-                settle_volumes_of(&ground, &entry?.path());
-            }
-            ground.volumes.settle();
-            Ok::<_, io::Error>(())
-        };
-        tokio::task::spawn_blocking(work).await?.context("could not settle the volumes of removed containers")
-    }
-
-    /// Removes what was being removed, but for what [`settle_volumes`](Self::settle_volumes) sees to.
-    fn clear_doomed(&self) -> anyhow::Result<()> {
-        for path in self.on_disk()? {
-            let is_volumes_business =
-                has_extension(&path, DOOMED_WITH_VOLUMES) || has_extension(&path, MAKING);
-            if path.extension().is_some() && !is_volumes_business {
-                clear_away(&path);
-            }
-        }
-        Ok(())
-    }
-
-    /// The ids of the containers' directories.
-    fn ids_on_disk(&self) -> anyhow::Result<Vec<String>> {
-        let ids = self.on_disk()?.into_iter().filter(|path| path.extension().is_none());
-        Ok(ids.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect())
-    }
-
-    /// All that is where containers are.
-    fn on_disk(&self) -> anyhow::Result<Vec<PathBuf>> {
-        let root = &self.ground.containers;
-        let entries = std::fs::read_dir(root).and_then(|entries| entries.map(|e| Ok(e?.path())).collect());
-        entries.with_context(|| format!("could not read {}", root.display()))
     }
 
     /// What there is of all containers. Their shims are asked at the same time: one that is late holds up no other.
@@ -281,17 +237,6 @@ impl Containers {
         next(handle)
     }
 
-    /// Hears what is to be known of a container when its shim answers at last.
-    async fn restore_late(self, handle: Handle) {
-        let word = self.ground.shim_of(&handle.id).answered().await;
-        // Another word is one of its end, which its task hears itself.
-        let Some(ShimState::Running { pid, started_at }) = word else { return };
-        let started_at = timestamp(started_at);
-        if handle.ask(|answer| Request::Runs { pid, started_at, answer }).await.is_ok() {
-            self.restore_execs(&handle).await;
-        }
-    }
-
     /// Holds the layers of what was found again: a power cut may have taken a hold back. Nothing for one that stands.
     async fn hold_layers(&self, found: &[Found]) -> anyhow::Result<()> {
         let users: Vec<(String, String)> = found.iter().flat_map(|one| holders(&one.definition)).collect();
@@ -308,76 +253,6 @@ impl Containers {
         })
         .await?
         .context("could not let go of the images of containers that are gone")
-    }
-}
-
-impl Task {
-    /// A container that was taken for running does run.
-    pub(super) async fn runs(&mut self, pid: u32, started_at: Timestamp) {
-        let State::Running(mut running) = self.state() else { return };
-        let presumed = network_namespace_path(running.pid);
-        running.sandbox.netns = running
-            .sandbox
-            .netns
-            .map(|path| if path == presumed { network_namespace_path(pid) } else { path });
-        self.set_state(State::Running(Running { pid, started_at, ..running }), false).await;
-    }
-}
-
-/// Removes a directory that is of no use any more.
-fn clear_away(path: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(path) {
-        warn!(path = %path.display(), %error, "could not remove what is left of a container");
-    }
-}
-
-/// What a directory that is no container's says of volumes is done, and it is removed.
-fn settle_volumes_of(ground: &Ground, path: &Path) {
-    if has_extension(path, MAKING) {
-        match Making::noted(path) {
-            Ok(noted) => noted.iter().for_each(|volume| ground.remove_anonymous(volume)),
-            Err(error) => {
-                warn!(path = %path.display(), %error, "could not read the volumes of a container that was not made")
-            }
-        }
-        clear_away(path);
-    } else if has_extension(path, DOOMED_WITH_VOLUMES) {
-        let definition = path.file_name().and_then(|name| {
-            Directory::new(&ground.containers, &name.to_string_lossy()).definition().ok().flatten()
-        });
-        if let Some(definition) = definition {
-            ground.release_volumes(&definition.id, definition.mounts.iter(), true);
-        }
-        clear_away(path);
-    }
-}
-
-/// What a container is taken for whose shim is there and does not answer: its first process and when it was started, if there is
-/// one or should be.
-fn presumed(definition: &Definition, stored: &StoredState) -> Option<(u32, Timestamp)> {
-    let pid = cgroup::first_process(&cgroup::directory(definition));
-    match stored {
-        // No process has the number 0.
-        StoredState::Running { started_at } => Some((pid.unwrap_or(0), *started_at)),
-        StoredState::Created { .. } | StoredState::Restarting(_) | StoredState::Exited(_) => {
-            pid.map(|pid| (pid, Timestamp::now()))
-        }
-    }
-}
-
-/// The sandbox of a running container of which the networks know nothing: one that lives in another's network, or has lost its own. It
-/// is in the namespace of its process, and not in the host's unless that is.
-fn without_record(definition: &Definition, pid: u32) -> Sandbox {
-    if !definition.host_config.network_mode.starts_with("container:") {
-        warn!(id = definition.short_id(), "a running container has lost its network");
-    }
-    Sandbox {
-        container: definition.id.clone(),
-        // A process that is gone has a path that leads nowhere.
-        netns: network_namespace(pid).unwrap_or_else(|_| Some(network_namespace_path(pid))),
-        endpoints: Vec::new(),
-        published: Vec::new(),
-        resolver: false,
     }
 }
 
@@ -494,7 +369,7 @@ fn exited(started_at: Timestamp, record: ExitRecord) -> Exited {
 #[cfg(test)]
 mod tests {
     use caisson_images::ImportOptions;
-    use caisson_shim::proto::{FailureKind, Reply, StartFailure, UnixNanos};
+    use caisson_shim::proto::{FailureKind, StartFailure, UnixNanos};
 
     use super::super::testing::{Home, definition};
     use super::*;
@@ -530,40 +405,6 @@ mod tests {
             home.containers.all().iter().map(|handle| handle.definition().name.clone()).collect();
         left.sort();
         assert_eq!(left, ["stays", "unasked"]);
-    }
-
-    #[test]
-    fn a_network_that_nobody_remembers_is_not_taken_for_the_host_s() {
-        let netns = |pid| without_record(&definition("lost"), pid).netns;
-        assert_eq!(netns(0), Some("/proc/0/ns/net".into()));
-        assert_eq!(netns(std::process::id()), None, "this one is in the host's");
-    }
-
-    #[tokio::test]
-    async fn what_a_late_shim_tells_is_taken_over() {
-        let home = Home::new().await;
-        let definition = definition("late");
-        let mut state = super::super::testing::running(0);
-        if let State::Running(running) = &mut state {
-            running.sandbox = without_record(&definition, 0);
-        }
-        home.serve_shim(&definition.id, |request| match request {
-            ShimRequest::State => Some(Reply::State(ShimState::Running { pid: 7, started_at: UnixNanos(5) })),
-            _ => None,
-        });
-        let handle = home.adopt(definition, state);
-        home.containers.clone().restore_late(handle.clone()).await;
-        let state = handle.state();
-        let running = state.running().unwrap();
-        assert_eq!((running.pid, running.started_at), (7, Timestamp::from_unix_nanos(5)));
-        assert_eq!(running.sandbox.netns, Some("/proc/7/ns/net".into()));
-    }
-
-    #[test]
-    fn who_is_late_is_taken_for_what_was_written() {
-        let definition = definition("late");
-        assert_eq!(presumed(&definition, &running()), Some((0, Timestamp::from_unix_nanos(1))));
-        assert_eq!(presumed(&definition, &Standing::new().state), None);
     }
 
     fn running() -> StoredState {
