@@ -71,7 +71,7 @@ impl std::fmt::Display for Kills {
         for (deed, (kills, answered)) in &self.0 {
             write!(f, "{deed} {kills} (after its answer {answered}), ")?;
         }
-        write!(f, "in all {}", self.0.values().map(|(kills, _)| kills).sum::<usize>())
+        write!(f, "in all {} kills", self.0.values().map(|(kills, _)| kills).sum::<usize>())
     }
 }
 

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::cases;
-use crate::subject::Subject;
+use crate::subject::{Case, Subject};
 
 cases![
     a_link_tells_names_and_variables,
@@ -13,6 +13,10 @@ cases![
     a_link_is_a_name_and_can_be_removed,
     links_that_are_none_are_refused,
 ];
+
+/// dockerd looks for the end of such a circle for ever.
+pub const OURS: &[Case] =
+    &[Case { name: "a_circle_has_nobody_to_link_to", run: a_circle_has_nobody_to_link_to }];
 
 fn serve(on: &dyn Subject, name: &str, host: &str) -> Result<()> {
     let run =
@@ -139,5 +143,15 @@ fn links_that_are_none_are_refused(on: &dyn Subject) -> Result<()> {
         let told = answer.json()?;
         ensure!(answer.status == status && told["message"] == message, "{link}: {} {told}", answer.status);
     }
+    Ok(())
+}
+
+fn a_circle_has_nobody_to_link_to(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["create", "--name", "k-round", "--network", "container:k-about", "busybox"])?;
+    docker.ok(["create", "--name", "k-about", "--network", "container:k-round", "busybox"])?;
+    let refused = docker.run(["create", "--link", "k-about", "busybox"])?;
+    ensure!(refused.status == 1 && refused.err.contains("lives in its own network"), "{refused:?}");
+    docker.ok(["rm", "k-round", "k-about"])?;
     Ok(())
 }

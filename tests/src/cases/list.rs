@@ -1,11 +1,18 @@
 //! What `docker ps` shows, and of which containers.
 
 use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 
 use crate::cases;
 use crate::subject::Subject;
 
-cases![every_filter_chooses_its_containers, bad_filters_are_refused, sizes_are_told_when_asked_for];
+cases![
+    every_filter_chooses_its_containers,
+    names_of_networks_and_volumes_are_expressions_as_well,
+    annotations_are_listed,
+    bad_filters_are_refused,
+    sizes_are_told_when_asked_for,
+];
 
 /// The names of those of this case that the filters choose, running or not.
 fn listed(on: &dyn Subject, args: &[&str], filters: &[&str]) -> Result<String> {
@@ -109,6 +116,44 @@ fn every_filter_chooses_its_containers(on: &dyn Subject) -> Result<()> {
         ensure!(found == expected, "{args:?} {filters:?}: {found:?}, not {expected:?}");
     }
     docker.ok(["rm", "-f", "list-a", "list-b", "list-c"])?;
+    Ok(())
+}
+
+fn names_of_networks_and_volumes_are_expressions_as_well(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    for (kind, make) in [("network", "list-net"), ("volume", "list-vol")] {
+        let [plain, more] = [make.to_owned(), format!("{make}-more")];
+        docker.ok([kind, "create", &plain])?;
+        docker.ok([kind, "create", &more])?;
+        let both = format!("{plain} {more}");
+        for (filter, expected) in [
+            (format!("^{make}$"), plain.as_str()),
+            (make.to_owned(), &both),
+            (format!("{make}(-more|-less)"), &more),
+            ("^ist-".to_owned(), ""),
+            // No expression, and nobody's name.
+            (format!("{make}("), ""),
+        ] {
+            let list = [kind, "ls", "--format", "{{.Name}}", "--filter", &format!("name={filter}")];
+            let listed = docker.ok(list)?;
+            let mut listed: Vec<&str> = listed.lines().collect();
+            listed.sort_unstable();
+            ensure!(listed.join(" ") == expected, "{kind} {filter}: {listed:?}");
+        }
+        docker.ok([kind, "rm", &plain, &more])?;
+    }
+    Ok(())
+}
+
+fn annotations_are_listed(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    let id = docker.ok(["create", "--name", "list-noted", "--annotation", "why=shown", "busybox"])?;
+    let path = format!("containers/json?all=1&filters=%7B%22id%22%3A%5B%22{id}%22%5D%7D");
+    for (version, expected) in [("", json!({"why": "shown"})), ("/v1.45", Value::Null)] {
+        let listed = on.api().get(&format!("{version}/{path}"))?.json()?;
+        ensure!(listed[0]["HostConfig"]["Annotations"] == expected, "{version}: {listed}");
+    }
+    docker.ok(["rm", "list-noted"])?;
     Ok(())
 }
 

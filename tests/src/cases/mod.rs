@@ -84,6 +84,7 @@ pub fn ours() -> Vec<(&'static str, &'static Case)> {
         ("compose", compose::OURS),
         ("options", options::OURS),
         ("ports", ports::OURS),
+        ("links", links::OURS),
         ("commands", commands::OURS),
     ];
     groups.into_iter().flat_map(|(group, cases)| cases.iter().map(move |case| (group, case))).collect()

@@ -1,4 +1,5 @@
-//! Engines that are told at their start how registries are reached: mirrors, networks without TLS, proxies.
+//! Engines that are told things at their start: how registries are reached (mirrors, networks without TLS, proxies), and whether containers
+//! outlive them.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -9,6 +10,8 @@ use caisson_tests::cases::registry::{image, only_in_registry};
 use caisson_tests::engine::{Engine, Kind, Setting, Told};
 use caisson_tests::faults::{Fault, FaultyRegistry};
 use caisson_tests::registry::{Access, OUTSIDE, OUTSIDE_ADDRESS, Registry, free_port};
+use caisson_tests::subject::Subject;
+use serde_json::{Value, json};
 
 /// One thing that an engine of either kind does as it was told.
 pub(crate) struct Case {
@@ -29,6 +32,10 @@ pub(crate) const CASES: &[Case] = &[
         kinds: &[Kind::Caisson],
         run: a_proxy_is_used,
     },
+    Case { name: "info_tells_how_registries_are_reached", kinds: BOTH, run: info_tells },
+    Case { name: "the_host_gateway_is_the_bridges_or_what_was_told", kinds: BOTH, run: host_gateway },
+    Case { name: "system_prune_takes_all_that_is_idle", kinds: BOTH, run: system_prune },
+    Case { name: "live_restore_leaves_containers_to_the_next_engine", kinds: BOTH, run: live_restore },
 ];
 
 fn told(arguments: &[String], variables: &[(&str, String)]) -> Told {
@@ -44,7 +51,7 @@ fn a_mirror_serves(kind: Kind) -> Result<()> {
         Engine::start_told(kind, Setting::default(), told(&["--registry-mirror".to_owned(), mirror], &[]))?;
     let registry = Registry::start_at(&on, Access::Open, port)?;
     let made = only_in_registry(&on, &registry.name("library/mirrored:v1"), 1000)?;
-    let docker = caisson_tests::subject::Subject::docker(&on);
+    let docker = on.docker();
     docker.ok(["pull", "-q", "mirrored:v1"])?;
     let id = docker.ok(["image", "inspect", "-f", "{{.Id}} {{index .RepoTags 0}}", "mirrored:v1"])?;
     ensure!(id == format!("{made} mirrored:v1"), "{id}");
@@ -70,7 +77,7 @@ fn another_mirror(kind: Kind) -> Result<()> {
             false => Fault::None,
         }
     })?;
-    let docker = caisson_tests::subject::Subject::docker(&on);
+    let docker = on.docker();
     docker.ok(["pull", "-q", "twice:v1"])?;
     ensure!(docker.ok(["image", "inspect", "-f", "{{.Id}}", "twice:v1"])? == made);
     Ok(())
@@ -84,7 +91,7 @@ fn a_network_without_tls(kind: Kind) -> Result<()> {
             told(&["--insecure-registry".to_owned(), network.to_owned()], &[]),
         )?;
         let registry = Registry::start(&on, Access::OpenOutside)?;
-        let docker = caisson_tests::subject::Subject::docker(&on);
+        let docker = on.docker();
         let name = registry.name("open:v1");
         image(&docker, &name, 1000)?;
         let pushed = docker.run(["push", "-q", &name])?;
@@ -117,7 +124,7 @@ fn a_proxy_is_used(kind: Kind) -> Result<()> {
                 false => Fault::None,
             }
         })?;
-        let docker = caisson_tests::subject::Subject::docker(&on);
+        let docker = on.docker();
         let name = registry.name("proxied:v1");
         let made = image(&docker, &name, 1000)?;
         docker.ok(["push", "-q", &name])?;
@@ -131,5 +138,94 @@ fn a_proxy_is_used(kind: Kind) -> Result<()> {
             "{without:?}: {seen:?}"
         );
     }
+    Ok(())
+}
+
+/// The default bridge's address, on whatever network the container is, or those that the engine was told.
+fn host_gateway(kind: Kind) -> Result<()> {
+    let told_of = ["--host-gateway-ip", "192.0.2.7"].map(str::to_owned);
+    for arguments in [&[][..], &told_of] {
+        let on = Engine::start_told(kind, Setting::default(), told(arguments, &[]))?;
+        let docker = on.docker();
+        docker.load_images()?;
+        docker.ok(["network", "create", "other"])?;
+        let expected = match arguments {
+            [] => docker.ok(["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge"])?,
+            _ => "192.0.2.7".to_owned(),
+        };
+        for network in ["bridge", "other", "none", "host"] {
+            let asks =
+                ["--network", network, "--add-host", "the-host:host-gateway", "busybox", "cat", "/etc/hosts"];
+            let hosts = docker.ok([&["run", "--rm"], &asks[..]].concat())?;
+            let line = format!("{expected}\tthe-host");
+            ensure!(hosts.lines().any(|one| one == line), "{network}: no {line} in {hosts}");
+        }
+    }
+    Ok(())
+}
+
+/// All the prunes of one command, the builder's among them.
+fn system_prune(kind: Kind) -> Result<()> {
+    let on = Engine::start_told(kind, Setting::default(), Told::default())?;
+    let docker = on.docker();
+    docker.load_images()?;
+    docker.ok(["run", "--name", "ended", "-v", "/anonymous", "--label", "of=prune", "busybox", "true"])?;
+    docker.ok(["network", "create", "idle"])?;
+    let pruned = docker.ok(["system", "prune", "-f"])?;
+    ensure!(pruned.contains("Deleted Networks:\nidle"), "{pruned}");
+    ensure!(pruned.contains("Total reclaimed space: "), "{pruned}");
+    ensure!(docker.ok(["ps", "-aq"])?.is_empty() && docker.ok(["images", "-q", "busybox"])? != "");
+    let all = docker.ok(["system", "prune", "-f", "-a", "--volumes"])?;
+    ensure!(all.contains("Deleted Volumes:") && all.contains("untagged: busybox:latest"), "{all}");
+    ensure!(docker.ok(["images", "-aq"])?.is_empty() && docker.ok(["volume", "ls", "-q"])?.is_empty());
+    Ok(())
+}
+
+/// In dockerd's order, with what it adds to it.
+fn info_tells(kind: Kind) -> Result<()> {
+    let arguments = [
+        "--registry-mirror",
+        "https://mirror.example",
+        "--insecure-registry",
+        "10.9.0.0/16",
+        "--insecure-registry",
+        "plain.example:5000",
+    ]
+    .map(str::to_owned);
+    let on = Engine::start_told(kind, Setting::default(), told(&arguments, &[]))?;
+    let said: Value = serde_json::from_str(&on.docker().ok(["info", "-f", "{{json .RegistryConfig}}"])?)?;
+    let expected = json!({
+        "InsecureRegistryCIDRs": ["10.9.0.0/16", "::1/128", "127.0.0.0/8"],
+        "IndexConfigs": {
+            "docker.io": {"Name": "docker.io", "Mirrors": ["https://mirror.example/"], "Secure": true, "Official": true},
+            "plain.example:5000": {"Name": "plain.example:5000", "Mirrors": [], "Secure": false, "Official": false},
+        },
+        "Mirrors": ["https://mirror.example/"],
+    });
+    ensure!(said == expected, "{said}");
+    Ok(())
+}
+
+/// One that serves a port, one that lives in another's network, and one whose end comes after.
+fn live_restore(kind: Kind) -> Result<()> {
+    let on = Engine::start_told(kind, Setting::default(), told(&["--live-restore".to_owned()], &[]))?;
+    let docker = on.docker();
+    docker.load_images()?;
+    ensure!(docker.ok(["info", "-f", "{{.LiveRestoreEnabled}}"])? == "true");
+    docker.ok(["run", "-d", "--name", "web", "-p", "28092:80", "web"])?;
+    docker.ok(["run", "-d", "--name", "beside", "--network", "container:web", "busybox", "sleep", "1000"])?;
+    let script = "while [ ! -e /host/go ]; do sleep 0.1; done; exit 9";
+    let wish = ["run", "-d", "--name", "ends", "-v", "/run:/host", "busybox", "sh", "-c", script];
+    docker.ok(wish)?;
+    let pids = || docker.ok(["inspect", "-f", "{{.State.Pid}}", "web", "beside"]);
+    let before = pids()?;
+    on.terminate()?;
+    on.start_again()?;
+    on.namespaces().shell("touch /run/go")?;
+    ensure!(pids()? == before, "{} instead of {before}", pids()?);
+    ensure!(docker.ok(["wait", "ends"])? == "9");
+    on.fetch("http://127.0.0.1:28092/")?;
+    docker.ok(["exec", "beside", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1/"])?;
+    docker.ok(["rm", "-f", "web", "beside", "ends"])?;
     Ok(())
 }

@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 machine_cases![
     the_hosts_own_services_are_reached_and_its_closed_ports_refuse,
+    the_host_gateway_is_the_real_host,
     a_connection_is_closed_by_either_side_on_its_own,
     a_thousand_connections_at_once_go_through,
     datagrams_reach_the_host_and_come_back,
@@ -47,12 +48,18 @@ pub(crate) fn sh(machine: &Machine, script: &str) -> Result<caisson_tests::cli::
     machine.docker().run(["run", "--rm", "busybox", "sh", "-c", script])
 }
 
-fn the_hosts_own_services_are_reached_and_its_closed_ports_refuse(machine: &Machine) -> Result<()> {
+/// Somebody on the host's loopback who says `welcome` to the first who comes, and the port to come to.
+fn welcome() -> Result<(String, thread::JoinHandle<Result<()>>)> {
     let (listener, port) = listen()?;
     let served = thread::spawn(move || -> Result<()> {
         let (mut client, _) = accept(&listener, "the container that is to be welcomed")?;
         Ok(client.write_all(b"welcome\n")?)
     });
+    Ok((port, served))
+}
+
+fn the_hosts_own_services_are_reached_and_its_closed_ports_refuse(machine: &Machine) -> Result<()> {
+    let (port, served) = welcome()?;
     ensure!(sh(machine, &format!("nc {HOST} {port} </dev/null"))?.ok()? == "welcome");
     served.join().expect("it does not panic")?;
     // The listener is gone with its thread.
@@ -60,6 +67,32 @@ fn the_hosts_own_services_are_reached_and_its_closed_ports_refuse(machine: &Mach
     ensure!(refused.status == 1 && refused.err.contains("Connection refused"), "{refused:?}");
     let named = sh(machine, "nslookup host.docker.internal")?.ok()?;
     ensure!(named.contains(HOST), "{named}");
+    Ok(())
+}
+
+/// As compose files ask for it, whatever network the container is on.
+fn the_host_gateway_is_the_real_host(machine: &Machine) -> Result<()> {
+    let docker = machine.docker();
+    docker.ok(["network", "create", "gateways"])?;
+    for network in ["bridge", "gateways", "host"] {
+        let (port, served) = welcome()?;
+        let asks = format!("nc real {port} </dev/null");
+        let run = [
+            "run",
+            "--rm",
+            "--network",
+            network,
+            "--add-host",
+            "real:host-gateway",
+            "busybox",
+            "sh",
+            "-c",
+            &asks,
+        ];
+        ensure!(docker.ok(run)? == "welcome", "on the network {network}");
+        served.join().expect("it does not panic")?;
+    }
+    docker.ok(["network", "rm", "gateways"])?;
     Ok(())
 }
 

@@ -13,31 +13,10 @@ use crate::state;
 machine_cases![
     a_killed_engine_comes_back_and_its_containers_go_on,
     an_engine_killed_again_and_again_loses_no_container,
+    a_short_soak_loses_and_leaves_nothing,
     an_image_of_another_version_is_refused_before_it_boots,
     a_guest_of_another_version_is_refused_and_ends,
 ];
-
-/// What containers run to end the engine with no chance to tidy up.
-const KILL_ENGINE: &str = "kill -9 $(pidof caisson-engine)";
-
-/// Kills the engine from a container that sees every process of the machine. Its own connection ends with the engine.
-pub(crate) fn kill_engine(machine: &Machine) -> Result<()> {
-    let answer = machine.docker().run([
-        "run",
-        "--rm",
-        "--privileged",
-        "--pid",
-        "host",
-        "--network",
-        "none",
-        "busybox",
-        "sh",
-        "-c",
-        KILL_ENGINE,
-    ])?;
-    ensure!(!answer.err.contains("pidof") && !answer.err.contains("kill:"), "{answer:?}");
-    Ok(())
-}
 
 /// When the engine that answers now was started, as the machine counts: another one after a restart.
 fn engine_pid(machine: &Machine) -> Result<String> {
@@ -62,7 +41,7 @@ fn a_killed_engine_comes_back_and_its_containers_go_on(machine: &Machine) -> Res
     let before = (docker.ok(inspect)?, engine_pid(machine)?);
     machine.fetch("http://127.0.0.1:28098/")?;
 
-    kill_engine(machine)?;
+    machine.kill_engine()?;
 
     // The next client waits in line for the next engine, and sees the container as it was: the same process.
     ensure!(docker.ok(inspect)? == before.0, "was {}", before.0);
@@ -80,12 +59,17 @@ fn an_engine_killed_again_and_again_loses_no_container(machine: &Machine) -> Res
     let docker = machine.docker();
     docker.ok(["run", "-d", "--name", "counter", "busybox", "sh", "-c", "echo first; exec sleep 1000"])?;
     for _ in 0..3 {
-        kill_engine(machine)?;
+        machine.kill_engine()?;
         ensure!(docker.ok(["logs", "counter"])? == "first");
     }
     ensure!(docker.ok(["inspect", "-f", "{{.State.Status}}", "counter"])? == "running");
     docker.ok(["rm", "-f", "counter"])?;
     Ok(())
+}
+
+/// As natively, and here containers have cgroups.
+fn a_short_soak_loses_and_leaves_nothing(machine: &Machine) -> Result<()> {
+    caisson_tests::soak::soak(machine, 60, u64::from(std::process::id())).map(drop)
 }
 
 fn an_image_of_another_version_is_refused_before_it_boots(machine: &Machine) -> Result<()> {

@@ -12,6 +12,7 @@ machine_cases![
     what_this_kernel_has_not_is_told,
     devices_are_used_by_their_rules_only,
     a_container_that_takes_too_much_memory_is_killed,
+    the_least_memory_that_may_be_asked_for_is_enough_to_start,
     a_layer_stops_growing_at_its_size,
     a_cgroup_lies_below_its_parent,
 ];
@@ -229,6 +230,16 @@ fn a_container_that_takes_too_much_memory_is_killed(machine: &Machine) -> Result
     ensure!(answer.status != 0 && !answer.out.contains("survived"), "{answer:?}");
     ensure!(docker.ok(["inspect", "-f", "{{.State.OOMKilled}}", "greedy"])? == "true");
     docker.ok(["rm", "greedy"])?;
+    Ok(())
+}
+
+/// What the start itself takes is counted, too.
+fn the_least_memory_that_may_be_asked_for_is_enough_to_start(machine: &Machine) -> Result<()> {
+    let docker = machine.docker();
+    let least = ["run", "--rm", "--memory", "6m", "busybox", "echo", "small"];
+    ensure!(docker.ok(least)? == "small");
+    let less = docker.run(["run", "--rm", "--memory", "5m", "busybox", "true"])?;
+    ensure!(less.status == 125 && less.err.contains("Minimum memory limit allowed is 6MB"), "{less:?}");
     Ok(())
 }
 

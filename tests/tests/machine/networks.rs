@@ -1,9 +1,9 @@
 //! The machine's networks, seen from its host and from containers that do what they should not.
 
-use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::mpsc::TryRecvError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use caisson_tests::bounded::accept;
@@ -12,11 +12,11 @@ use caisson_tests::machine::Machine;
 use caisson_tests::subject::Subject;
 
 use crate::egress::{accept_within, import_debian};
-use crate::inside::kill_engine;
 
 machine_cases![
     a_listener_on_the_network_host_is_reached_on_the_hosts_loopback,
     listeners_on_the_network_host_outlive_the_engine,
+    connections_outlive_their_listener_on_the_network_host,
     the_host_is_reached_from_the_network_host,
     an_internal_network_is_shut_whatever_its_containers_do,
     nobody_sends_under_anothers_address,
@@ -55,10 +55,37 @@ fn a_listener_on_the_network_host_is_reached_on_the_hosts_loopback(machine: &Mac
 fn listeners_on_the_network_host_outlive_the_engine(machine: &Machine) -> Result<()> {
     serve_on_host_network(machine, "h-tough", "28172")?;
     machine.fetch("http://127.0.0.1:28172/")?;
-    kill_engine(machine)?;
+    machine.kill_engine()?;
     ensure!(machine.fetch("http://127.0.0.1:28172/")?.contains("web"));
     machine.docker().ok(["rm", "-f", "h-tough"])?;
     ensure!(machine.is_closed("http://127.0.0.1:28172/")?, "the port outlived its container");
+    Ok(())
+}
+
+/// busybox's server listens no more when its one client has come.
+fn connections_outlive_their_listener_on_the_network_host(machine: &Machine) -> Result<()> {
+    const PORT: u16 = 28173;
+    let docker = machine.docker();
+    let serve = format!("nc -l -p {PORT} -e cat");
+    docker.ok(["run", "-d", "--name", "h-once", "--network", "host", "busybox", "sh", "-c", &serve])?;
+    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT))?;
+    client.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let mut ask = || -> Result<()> {
+        client.write_all(b"still there?")?;
+        let mut heard = [0; 12];
+        client.read_exact(&mut heard)?;
+        ensure!(&heard == b"still there?", "{heard:?}");
+        Ok(())
+    };
+    ask()?;
+    let give_up = Instant::now() + Duration::from_secs(60);
+    // The kernel of the machine does not tell when a listener is gone, and neither does Caisson.
+    while TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).is_err() {
+        ensure!(Instant::now() < give_up, "the number of a listener that is gone is still taken");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ask()?;
+    docker.ok(["rm", "-f", "h-once"])?;
     Ok(())
 }
 

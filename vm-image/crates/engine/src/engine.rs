@@ -1,5 +1,6 @@
 //! The engine: its parts put together, top to bottom, and taken apart in order.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -43,11 +44,15 @@ pub(crate) struct EngineConfig {
     pub(crate) registries: RegistryConfig,
     /// A file with variables that containers get unless they are given others.
     pub(crate) container_environment: Option<PathBuf>,
+    /// What `host-gateway` stands for; without any, the default bridge's own addresses.
+    pub(crate) host_gateways: Vec<IpAddr>,
     /// Where networks that name no range get theirs from; empty is Docker's own pools.
     pub(crate) default_address_pools: Vec<DefaultPool>,
     /// Who containers' users are, if they are not this system's.
     pub(crate) remap: Option<Remap>,
-    /// A file with the ranges that they are to keep clear of.
+    /// Whether containers go on when this engine is told to end.
+    pub(crate) live_restore: bool,
+    /// A file with the ranges that networks are to keep clear of.
     pub(crate) host_routes: Option<PathBuf>,
 }
 
@@ -115,15 +120,24 @@ impl Engine {
             healths: Healths::default(),
             support: Support::probe(),
             environment: config.container_environment.clone(),
+            host_gateways: config.host_gateways.clone(),
             remap: config.remap.clone(),
         });
         containers.restore().await.context("could not find the containers again")?;
         Ok(Arc::new(Self { config, id, file_system, events, images, puller, networks, volumes, containers }))
     }
 
-    /// Stops what runs, each with its grace, and lets go of the networks.
+    /// Stops what runs, each with its grace, unless it is to go on without an engine, and lets go of the networks.
     pub(crate) async fn shut_down(&self) {
         self.containers.begin_ending();
+        if !self.config.live_restore {
+            self.stop_containers().await;
+        }
+        self.containers.settle().await;
+        self.networks.clone().close().await;
+    }
+
+    async fn stop_containers(&self) {
         let running = self.containers.all().into_iter().filter(|handle| handle.is_active());
         let stops = running.map(|handle| async move {
             if let Err(error) = handle.stop(&StopOptions::default()).await {
@@ -131,8 +145,6 @@ impl Engine {
             }
         });
         join_all(stops).await;
-        self.containers.settle().await;
-        self.networks.clone().close().await;
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use caisson_docker_api::time::Timestamp;
+use regex::Regex;
 use serde_json::Value;
 
 use crate::error::ApiError;
@@ -65,6 +66,12 @@ impl Filters {
         !self.has(name) || self.get(name).iter().any(|value| met(value))
     }
 
+    /// Whether one of the filter's values is this text or, as an expression, is found in it; or there are none. What is no expression
+    /// matches what it says, and nothing else.
+    pub(crate) fn found_in(&self, name: &str, text: &str) -> bool {
+        self.any(name, |value| value == text || Regex::new(value).is_ok_and(|value| value.is_match(text)))
+    }
+
     /// Whether all of the label filter's wishes (`key` or `key=value`) are met.
     pub(crate) fn labels(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
         self.get(name).iter().all(|wish| match wish.split_once('=') {
@@ -123,6 +130,21 @@ mod tests {
         assert!(!taken(r#"{"label":["c"]}"#) && !taken(r#"{"label!":["a"]}"#));
         let twice = Filters::parse(r#"{"until":["1h","2h"]}"#).unwrap();
         assert_eq!(twice.until().unwrap_err().message, "more than one until filter specified");
+    }
+
+    #[test]
+    fn a_name_is_an_expression_that_is_found_in_it() {
+        let found = |value: &str| {
+            Filters::parse(&serde_json::json!({"name": [value]}).to_string())
+                .unwrap()
+                .found_in("name", "a-net")
+        };
+        for (value, is_found) in
+            [("net", true), ("^net", false), ("^a-(x|net)$", true), ("(", false), ("b", false)]
+        {
+            assert_eq!(found(value), is_found, "{value}");
+        }
+        assert!(Filters::default().found_in("name", "("));
     }
 
     #[test]

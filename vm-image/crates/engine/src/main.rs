@@ -10,8 +10,9 @@
 //! It knows nothing of virtual machines: the machine runs it like any Linux does. It starts no process but shims, and
 //! those hold the containers, so that it may be killed or replaced while containers run; starting is recovering.
 //!
-//! `SIGTERM` and `SIGINT` end it in order, as dockerd without live-restore: running containers are stopped first.
+//! `SIGTERM` and `SIGINT` end it in order: running containers are stopped first or, with `--live-restore`, left to the next engine.
 
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
@@ -86,12 +87,18 @@ struct Arguments {
     /// A file with variables that containers get, one a line, unless they are given others; read anew for each container made.
     #[arg(long, value_name = "FILE")]
     container_environment: Option<PathBuf>,
+    /// What `host-gateway` stands for in `docker run --add-host`; one of IPv4, one of IPv6 [default: the default bridge's addresses].
+    #[arg(long, value_name = "ADDRESS")]
+    host_gateway_ip: Vec<IpAddr>,
     /// Where networks that name no range get theirs from: base=10.10.0.0/16,size=24 [default: Docker's own pools].
     #[arg(long)]
     default_address_pool: Vec<DefaultPool>,
     /// Whose subordinate ids (/etc/subuid, /etc/subgid) the users of containers are: USER[:GROUP], by name or number, or `default`.
     #[arg(long, value_name = "USER")]
     userns_remap: Option<String>,
+    /// Leave containers running when a signal ends the engine, for the next one to find. One that is killed leaves them in any case.
+    #[arg(long)]
+    live_restore: bool,
     /// A file with ranges that networks keep clear of when they choose one, such as the routes of the machine's host: one in
     /// CIDR form a line. It is read each time.
     #[arg(long, value_name = "FILE")]
@@ -167,8 +174,10 @@ fn config(arguments: Arguments) -> anyhow::Result<EngineConfig> {
             },
         },
         container_environment: arguments.container_environment,
+        host_gateways: arguments.host_gateway_ip,
         default_address_pools: arguments.default_address_pool,
         remap,
+        live_restore: arguments.live_restore,
         host_routes: arguments.host_routes,
     })
 }

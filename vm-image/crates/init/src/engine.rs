@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use caisson_guest_proto::{
     FromGuest, GUEST_CONTAINER_ENVIRONMENT, GUEST_ENGINE_SOCKET, GUEST_HOST_AUTHORITIES, GUEST_HOST_PROXIES,
-    GUEST_HOST_ROUTES, GUEST_PORTS_SOCKET,
+    GUEST_HOST_ROUTES, GUEST_PORTS_SOCKET, HOST_ADDRESS,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -142,6 +142,7 @@ fn command() -> Command {
         .args(["--shim", "/usr/bin/caisson-shim"])
         .args(["--ports-socket", GUEST_PORTS_SOCKET])
         .args(["--host-routes", GUEST_HOST_ROUTES])
+        .args(["--host-gateway-ip", &HOST_ADDRESS.to_string()])
         .args(["--authorities", GUEST_HOST_AUTHORITIES])
         .args(["--proxies", GUEST_HOST_PROXIES])
         .args(["--container-environment", GUEST_CONTAINER_ENVIRONMENT])

@@ -3,25 +3,17 @@
 //! A shim removes the cgroup that it made. One that was killed cannot, and its container dies with it; here the rest is done:
 //! whatever still runs in the cgroup is killed, and the cgroup removed.
 
-use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use caisson_runtime::cgroup::Cgroup;
 use tracing::warn;
 
 use super::record::Definition;
 use super::spec::cgroup_path;
 
-const ROOT: &str = "/sys/fs/cgroup";
-/// How long the kernel may take to bury what was killed.
-const EMPTY_WITHIN: Duration = Duration::from_secs(5);
-/// The kernel tells of an empty cgroup only to who has opened its `cgroup.events`; asking again is simpler, and rare.
-const ASK_AGAIN: Duration = Duration::from_millis(10);
-
-/// Where a container's cgroup is while it runs.
-pub(super) fn directory(definition: &Definition) -> PathBuf {
-    let path = cgroup_path(definition);
-    Path::new(ROOT).join(path.strip_prefix("/").unwrap_or(&path))
+/// Where a container's cgroup is while it runs; `None` on a system that has no version 2.
+pub(super) fn directory(definition: &Definition) -> Option<PathBuf> {
+    Cgroup::of(Some(&cgroup_path(definition))).map(|cgroup| cgroup.directory().to_owned())
 }
 
 /// The first process of a container whose shim does not tell: the oldest in its cgroup, and in those that it has made in there.
@@ -49,36 +41,13 @@ fn began(pid: u32) -> Option<u64> {
 
 /// Removes a container's cgroup, if there is one.
 pub(super) async fn remove(definition: &Definition) {
-    let directory = directory(definition);
-    if !directory.exists() {
-        return;
+    let Some(cgroup) = Cgroup::of(Some(&cgroup_path(definition))) else { return };
+    let directory = cgroup.directory().to_owned();
+    let removed =
+        tokio::task::spawn_blocking(move || cgroup.remove()).await.unwrap_or_else(|e| Err(e.into()));
+    if let Err(error) = removed {
+        warn!(cgroup = %directory.display(), %error, "could not remove the cgroup of a killed shim");
     }
-    if tokio::time::timeout(EMPTY_WITHIN, bury(&directory)).await.is_err() {
-        warn!(cgroup = %directory.display(), "could not remove the cgroup of a killed shim");
-    }
-}
-
-async fn bury(directory: &Path) {
-    loop {
-        // Fails on kernels before 5.14: there the shim's own end must do.
-        let _ = std::fs::write(directory.join("cgroup.kill"), "1");
-        match remove_tree(directory) {
-            Ok(()) => return,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(_) => tokio::time::sleep(ASK_AGAIN).await,
-        }
-    }
-}
-
-/// Removes a tree of cgroups: their files go with them.
-fn remove_tree(directory: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    std::fs::remove_dir(directory)
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@ impl Containers {
         self.resolve_shared(&mut host_config)?;
         warnings.extend(spec::rights::SecurityOptions::parse(&host_config)?.warnings());
         ports::expose_published(&mut config, &host_config);
+        warnings.extend(ports::warning(&config, &host_config));
         if host_config.network_mode == "host" && !ports::bindings(&config, &host_config)?.is_empty() {
             warnings.push("Published ports are discarded when using host network mode".into());
         }

@@ -18,15 +18,24 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n\
     ff02::1\tip6-allnodes\n\
     ff02::2\tip6-allrouters\n";
 
+/// Whom else a container finds in its `/etc/hosts`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Others<'a> {
+    /// The addresses and names of those that it links to.
+    pub(crate) linked: &'a [(IpAddr, String)],
+    /// What `host-gateway` stands for in `--add-host`.
+    pub(crate) host_gateways: &'a [IpAddr],
+}
+
 /// Writes all three.
 pub(crate) fn write(
     definition: &Definition,
     directory: &Directory,
     sandbox: &Sandbox,
-    linked: &[(IpAddr, String)],
+    others: Others<'_>,
 ) -> io::Result<()> {
     std::fs::write(directory.hostname(), format!("{}\n", definition.config.hostname))?;
-    rewrite(definition, directory, sandbox, linked)
+    rewrite(definition, directory, sandbox, others)
 }
 
 /// Gives a container that lives in another one's network the other's files. They are the very same, by a second name: what the other
@@ -45,17 +54,16 @@ pub(crate) fn share(other: &Directory, own: &Directory) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes what depends on the networks. The files stay the same files: the container has them mounted. `linked` are the
-/// addresses and names of those that it links to.
+/// Writes what depends on the networks. The files stay the same files: the container has them mounted.
 pub(crate) fn rewrite(
     definition: &Definition,
     directory: &Directory,
     sandbox: &Sandbox,
-    linked: &[(IpAddr, String)],
+    others: Others<'_>,
 ) -> io::Result<()> {
     let host_network = sandbox.netns.is_none();
     let hosts_of_host = if host_network { std::fs::read_to_string("/etc/hosts").ok() } else { None };
-    std::fs::write(directory.hosts(), hosts(definition, sandbox, linked, hosts_of_host.as_deref()))?;
+    std::fs::write(directory.hosts(), hosts(definition, sandbox, others, hosts_of_host.as_deref())?)?;
     let of_host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     std::fs::write(directory.resolv_conf(), resolv_conf::compose(&definition.host_config, &of_host, sandbox))
 }
@@ -63,21 +71,23 @@ pub(crate) fn rewrite(
 fn hosts(
     definition: &Definition,
     sandbox: &Sandbox,
-    linked: &[(IpAddr, String)],
+    others: Others<'_>,
     base: Option<&str>,
-) -> String {
+) -> io::Result<String> {
     let mut text = base.unwrap_or(HOSTS).to_owned();
-    let gateway = sandbox.way_out(true).and_then(|endpoint| endpoint.link.as_ref()?.ipv4?.gateway);
-    let gateway = gateway.map(|address| address.to_string());
     for extra in definition.host_config.extra_hosts.iter().flatten() {
-        let Some((name, address)) = extra.split_once([':', '=']) else { continue };
-        let address = match (address, &gateway) {
-            ("host-gateway", Some(gateway)) => gateway,
-            (address, _) => address,
-        };
-        let _ = writeln!(text, "{}\t{name}", address.trim_matches(['[', ']']));
+        match extra.split_once([':', '=']) {
+            Some((_, "host-gateway")) if others.host_gateways.is_empty() => {
+                return Err(io::Error::other("unable to derive the IP value for host-gateway"));
+            }
+            Some((name, "host-gateway")) => {
+                others.host_gateways.iter().for_each(|gateway| text += &format!("{gateway}\t{name}\n"));
+            }
+            Some((name, address)) => text += &format!("{}\t{name}\n", address.trim_matches(['[', ']'])),
+            None => {}
+        }
     }
-    for (address, names) in linked {
+    for (address, names) in others.linked {
         let _ = writeln!(text, "{address}\t{names}");
     }
     let names = match definition.config.domainname.as_str() {
@@ -88,7 +98,7 @@ fn hosts(
     for address in links.flat_map(|link| link.addresses()) {
         let _ = writeln!(text, "{}\t{names}", address.address);
     }
-    text
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -148,13 +158,13 @@ mod tests {
             std::fs::create_dir(directory.path()).unwrap();
         }
         let definition = definition(HostConfig::default());
-        write(&definition, &donor, &sandbox(), &[]).unwrap();
+        write(&definition, &donor, &sandbox(), Others::default()).unwrap();
         std::fs::write(joiner.hosts(), "of a run before").unwrap();
         share(&donor, &joiner).unwrap();
         share(&donor, &joiner).unwrap();
         assert_eq!(std::fs::read_to_string(joiner.hostname()).unwrap(), "box\n");
         let linked = [("172.17.0.9".parse().unwrap(), "later".to_owned())];
-        rewrite(&definition, &donor, &sandbox(), &linked).unwrap();
+        rewrite(&definition, &donor, &sandbox(), Others { linked: &linked, ..Others::default() }).unwrap();
         assert!(std::fs::read_to_string(joiner.hosts()).unwrap().contains("172.17.0.9\tlater"));
     }
 
@@ -164,8 +174,13 @@ mod tests {
             Some(vec!["db:10.0.0.1".into(), "host.docker.internal:host-gateway".into(), "six=[::2]".into()]);
         let definition = definition(HostConfig { extra_hosts: extra, ..HostConfig::default() });
         let linked = [("172.17.0.9".parse().unwrap(), "cache box2 redis".to_owned())];
-        let text = hosts(&definition, &sandbox(), &linked, None);
-        let end = "10.0.0.1\tdb\n172.17.0.1\thost.docker.internal\n::2\tsix\n172.17.0.9\tcache box2 redis\n172.17.0.2\tbox\n";
+        let host_gateways = ["192.0.2.1", "2001:db8::1"].map(|address| address.parse().unwrap());
+        let others = Others { linked: &linked, host_gateways: &host_gateways };
+        let text = hosts(&definition, &sandbox(), others, None).unwrap();
+        let end = "10.0.0.1\tdb\n192.0.2.1\thost.docker.internal\n2001:db8::1\thost.docker.internal\n::2\tsix\n\
+            172.17.0.9\tcache box2 redis\n172.17.0.2\tbox\n";
         assert!(text.starts_with("127.0.0.1\tlocalhost\n") && text.ends_with(end), "{text}");
+        let none = hosts(&definition, &sandbox(), Others::default(), None).unwrap_err();
+        assert_eq!(none.to_string(), "unable to derive the IP value for host-gateway");
     }
 }

@@ -1,6 +1,6 @@
 //! The filters of `docker ps`: read once, then asked of each container.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regex::Regex;
 
@@ -100,7 +100,7 @@ impl Wanted<'_> {
     /// Whether a container is one of those.
     pub(super) fn fits(&self, handle: &Handle, state: &State) -> bool {
         let definition = handle.definition();
-        let labels = definition.config.labels.clone().unwrap_or_default();
+        let (labels, none) = (definition.config.labels.as_ref(), BTreeMap::new());
         let mounted = |wish: &str| {
             let called = |m: &super::mounts::Mounting| {
                 m.point.destination == wish || m.volume().unwrap_or(&m.point.source) == wish
@@ -111,7 +111,7 @@ impl Wanted<'_> {
             && self.since.as_ref().is_none_or(|s| definition.created > s.definition().created)
             && (!self.filters.has("id") || self.ids.contains(&*handle.id))
             && (!self.filters.has("name") || self.is_named(&definition.name))
-            && self.filters.labels("label", &labels)
+            && self.filters.labels("label", labels.unwrap_or(&none))
             && self.filters.any("status", |status| state.name() == status)
             && self.has_ended_as_asked(state)
             && self.ancestors.as_ref().is_none_or(|ids| ids.contains(&definition.image))

@@ -41,7 +41,7 @@ impl Task {
 /// What a container is taken for whose shim is there and does not answer: its first process and when it was started, if there is
 /// one or should be.
 pub(super) fn presumed(definition: &Definition, stored: &StoredState) -> Option<(u32, Timestamp)> {
-    let pid = cgroup::first_process(&cgroup::directory(definition));
+    let pid = cgroup::directory(definition).and_then(|directory| cgroup::first_process(&directory));
     match stored {
         // No process has the number 0.
         StoredState::Running { started_at } => Some((pid.unwrap_or(0), *started_at)),

@@ -4,7 +4,7 @@
 //! `<this one>/<alias>`. On networks that users have made, links are the network's own
 //! ([`move_links`](super::networks::wishes::move_links)).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -64,7 +64,13 @@ impl Containers {
             return Err(within(ApiError::invalid("invalid name or ID supplied: \"\"")));
         }
         let mut target = self.find(name).map_err(within)?;
+        let mut passed = HashSet::new();
         while let Some(other) = target.definition().host_config.network_mode.strip_prefix("container:") {
+            // Two that were made for each other's network can never start.
+            if !passed.insert(target.id.clone()) {
+                let circle = format!("container {} lives in its own network", target.short_id());
+                return Err(within(ApiError::invalid(circle)));
+            }
             target = self.find(other).map_err(within)?;
         }
         if target.definition().host_config.network_mode == "host" {

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use caisson_docker_api::container::{Summary, SummaryHostConfig, SummaryNetworks};
 use caisson_docker_api::time::Timestamp;
-use caisson_images::ImageId;
 
 use super::links::linked_names;
 use super::networks::show::endpoints;
@@ -28,7 +27,7 @@ pub(crate) struct ListOptions {
 }
 
 /// The ids of images by the names that were asked for.
-type Images = HashMap<String, Vec<ImageId>>;
+type Images = HashMap<String, Vec<String>>;
 
 impl Containers {
     /// The containers that are asked for, the newest first. Blocks.
@@ -58,10 +57,11 @@ impl Containers {
 
     /// An image whose name has gone to another, or is no more, is called by its id.
     fn name_image(&self, summary: &mut Summary, known: &mut Images) {
-        let name = summary.image.clone();
-        let find = || self.ground.images.find_all(&name).unwrap_or_default();
-        let ids = known.entry(name.clone()).or_insert_with(find);
-        if !summary.image_id.is_empty() && !ids.iter().any(|id| id.to_string() == summary.image_id) {
+        if !known.contains_key(&summary.image) {
+            let found = self.ground.images.find_all(&summary.image).unwrap_or_default();
+            known.insert(summary.image.clone(), found.iter().map(ToString::to_string).collect());
+        }
+        if !summary.image_id.is_empty() && !known[&summary.image].contains(&summary.image_id) {
             summary.image.clone_from(&summary.image_id);
         }
     }
@@ -95,7 +95,7 @@ impl Containers {
             status: state.sentence(now, self.health_of(handle, state).map(|health| health.status())),
             host_config: SummaryHostConfig {
                 network_mode: definition.host_config.network_mode.clone(),
-                annotations: None,
+                annotations: definition.host_config.annotations.clone(),
             },
             network_settings: SummaryNetworks {
                 networks: endpoints(definition, state, &self.ground.networks),

@@ -64,6 +64,7 @@ mod validate;
 pub(crate) mod wait;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -110,6 +111,8 @@ pub(crate) struct Ground {
     pub(crate) support: support::Support,
     /// A file with variables that containers get.
     pub(crate) environment: Option<PathBuf>,
+    /// What `host-gateway` stands for in `--add-host`; without any, the default bridge's own addresses.
+    pub(crate) host_gateways: Vec<IpAddr>,
     /// How much of the disk containers may be held to.
     pub(crate) quota: quota::Quota,
     /// Who containers' users are, if they are not this system's.
@@ -119,6 +122,17 @@ pub(crate) struct Ground {
 impl Ground {
     fn directory(&self, id: &str) -> Directory {
         Directory::new(&self.containers, id)
+    }
+
+    /// The addresses by which containers reach this host.
+    fn host_gateways(&self) -> Vec<IpAddr> {
+        match &self.host_gateways[..] {
+            [] => {
+                let bridge = self.networks.inspect("bridge");
+                bridge.into_iter().flat_map(|bridge| bridge.pools).filter_map(|pool| pool.gateway).collect()
+            }
+            told => told.to_vec(),
+        }
     }
 
     fn is_ending(&self) -> bool {
@@ -281,7 +295,7 @@ impl Containers {
     /// All of them, the newest first.
     pub(crate) fn all(&self) -> Vec<Handle> {
         let mut all: Vec<Handle> = self.register.entries().handles.values().cloned().collect();
-        all.sort_by_key(|handle| std::cmp::Reverse(handle.definition().created));
+        all.sort_by_cached_key(|handle| std::cmp::Reverse(handle.definition().created));
         all
     }
 

@@ -36,6 +36,19 @@ pub(crate) fn expose_published(config: &mut Config, host: &HostConfig) {
     config.exposed_ports = (!exposed.is_empty()).then_some(exposed);
 }
 
+/// The exposed ports that `--publish-all` leaves out, since they cannot be published: those of SCTP.
+fn is_left_out(name: &str) -> bool {
+    name.to_ascii_lowercase().ends_with("/sctp")
+}
+
+/// What to tell who makes the container.
+pub(crate) fn warning(config: &Config, host: &HostConfig) -> Option<String> {
+    let left_out = config.exposed_ports.iter().flatten().map(|(name, _)| name.as_str());
+    let left_out: Vec<&str> = left_out.filter(|name| host.publish_all_ports && is_left_out(name)).collect();
+    (!left_out.is_empty())
+        .then(|| format!("SCTP ports cannot be published here, and are left out: {}", left_out.join(", ")))
+}
+
 /// What to publish.
 pub(crate) fn bindings(config: &Config, host: &HostConfig) -> Result<Vec<PortBinding>, ApiError> {
     let mut bindings = Vec::new();
@@ -50,7 +63,8 @@ pub(crate) fn bindings(config: &Config, host: &HostConfig) -> Result<Vec<PortBin
         return Ok(bindings);
     }
     let bound: BTreeSet<_> = bindings.iter().map(|b| (b.container_port, b.protocol)).collect();
-    for name in config.exposed_ports.iter().flatten().map(|(name, _)| name) {
+    let exposed = config.exposed_ports.iter().flatten().map(|(name, _)| name);
+    for name in exposed.filter(|name| !is_left_out(name)) {
         let (port, protocol) = parse(name)?;
         if !bound.contains(&(ContainerPort(port), protocol)) {
             bindings.push(binding(port, protocol, &Wish::default())?);
@@ -196,8 +210,10 @@ mod tests {
         let exposed = Some([("38412/sctp".to_owned(), Empty {})].into());
         let config = Config { exposed_ports: exposed, ..Config::default() };
         assert!(bindings(&config, &HostConfig::default()).unwrap().is_empty());
+        assert!(warning(&config, &HostConfig::default()).is_none());
         let all = HostConfig { publish_all_ports: true, ..HostConfig::default() };
-        assert!(bindings(&config, &all).unwrap_err().message.starts_with("SCTP"));
+        assert!(bindings(&config, &all).unwrap().is_empty());
+        assert!(warning(&config, &all).unwrap().ends_with("left out: 38412/sctp"));
     }
 
     #[test]

@@ -325,7 +325,10 @@ fn prepare(
     ground.supply(definition)?;
     match shared.files() {
         Some(other) => files::share(other, directory),
-        None => files::write(definition, directory, sandbox, &linked.hosts),
+        None => {
+            let others = files::Others { linked: &linked.hosts, host_gateways: &ground.host_gateways() };
+            files::write(definition, directory, sandbox, others)
+        }
     }
     .map_err(io)?;
     let (remap, images) = (ground.remap_of(&definition.host_config), ground.mounted_layers(definition)?);

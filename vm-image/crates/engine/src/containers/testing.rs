@@ -54,6 +54,7 @@ impl Home {
             healths: Healths::default(),
             support: Support::default(),
             environment: None,
+            host_gateways: Vec::new(),
             remap: None,
         });
         Self { containers, _root: root }

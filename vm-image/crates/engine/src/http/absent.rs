@@ -55,7 +55,6 @@ const OTHERS: &[(Method, &[&str])] = &[
         &[
             "/build",
             "/build/cancel",
-            "/build/prune",
             "/grpc",
             "/session",
             "/plugins/pull",

@@ -7,6 +7,7 @@
 
 pub(crate) mod absent;
 pub(crate) mod auth;
+mod build;
 pub(crate) mod call;
 pub(crate) mod containers;
 pub(crate) mod df;

@@ -8,7 +8,7 @@ use hyper::Method;
 
 use super::call::Call;
 use super::reply::Reply;
-use super::{auth, containers, df, distribution, events, exec, images, networks, system, volumes};
+use super::{auth, build, containers, df, distribution, events, exec, images, networks, system, volumes};
 use crate::error::ApiError;
 
 type Function = fn(Call) -> BoxFuture<'static, Result<Reply, ApiError>>;
@@ -57,6 +57,7 @@ static ROUTES: &[Route] = &[
     row!(GET "/events" => events::follow),
     row!(GET "/system/df" => df::df),
     row!(GET "/plugins" => system::plugins),
+    row!(POST "/build/prune" => build::prune),
     // Containers
     row!(GET "/containers/json" => containers::list::list),
     row!(POST "/containers/create" => containers::create::create),

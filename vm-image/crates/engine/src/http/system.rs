@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use caisson_docker_api::system::{Commit, Component, Info, Platform, Plugins, Runtime, Version};
+use caisson_docker_api::system::{
+    Commit, Component, IndexConfig, Info, Platform, Plugins, RegistryConfig, Runtime, Version,
+};
 use caisson_docker_api::time::Timestamp;
+use caisson_images::registry;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 
@@ -174,12 +177,33 @@ fn describe(engine: &Engine) -> Info {
             Runtime { path: engine.config.shim.display().to_string() },
         )]),
         default_runtime: "caisson".into(),
-        live_restore_enabled: true,
+        registry_config: registries(&engine.config.registries),
+        live_restore_enabled: engine.config.live_restore,
         containerd_commit: Commit::default(),
         security_options: security_options(engine),
         warnings: (!warnings.is_empty()).then_some(warnings),
         ..Info::default()
     }
+}
+
+/// What the engine was told of registries, and what holds anyway.
+fn registries(told: &registry::RegistryConfig) -> RegistryConfig {
+    let mut config = RegistryConfig::default();
+    let (networks, names): (Vec<_>, Vec<_>) =
+        told.insecure.iter().cloned().partition(|one| one.contains('/'));
+    config.insecure_registry_cidrs = networks.into_iter().chain(config.insecure_registry_cidrs).collect();
+    config.index_configs.extend(names.into_iter().map(|name| {
+        let insecure =
+            IndexConfig { name: name.clone(), mirrors: Vec::new(), secure: false, official: false };
+        (name, insecure)
+    }));
+    if !told.mirrors.is_empty() {
+        let mirrors: Vec<String> =
+            told.mirrors.iter().map(|mirror| format!("{}/", mirror.trim_end_matches('/'))).collect();
+        config.mirrors = Some(mirrors.clone());
+        config.index_configs.entry("docker.io".to_owned()).and_modify(|hub| hub.mirrors = mirrors);
+    }
+    config
 }
 
 fn security_options(engine: &Engine) -> Vec<String> {

@@ -25,7 +25,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
     let dangling = filters.bool("dangling")?;
     let volumes = &call.engine.volumes;
     let wanted = |volume: &Volume| {
-        filters.any("name", |name| volume.name.contains(name))
+        filters.found_in("name", &volume.name)
             && filters.any("driver", |driver| driver == DRIVER)
             && filters.labels("label", &labels(volume))
             && dangling.is_none_or(|dangling| dangling == volumes.holders(&volume.name).is_empty())

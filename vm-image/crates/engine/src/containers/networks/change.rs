@@ -148,7 +148,11 @@ impl Task {
     pub(in crate::containers) async fn rewrite_files(&self, running: &Running) {
         let (definition, directory) = (self.definition.clone(), self.directory.clone());
         let (sandbox, linked) = (running.sandbox.clone(), self.register.linked_hosts(&definition));
-        let write = move || files::rewrite(&definition, &directory, &sandbox, &linked);
+        let ground = self.ground.clone();
+        let write = move || {
+            let others = files::Others { linked: &linked, host_gateways: &ground.host_gateways() };
+            files::rewrite(&definition, &directory, &sandbox, others)
+        };
         let written = tokio::task::spawn_blocking(write).await;
         if let Err(error) = written.map_err(std::io::Error::other).flatten() {
             tracing::error!(error = %chain(&error), "could not write the container's /etc/hosts");

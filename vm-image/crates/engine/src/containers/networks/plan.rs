@@ -18,7 +18,7 @@ pub(crate) fn request(definition: &Definition) -> Result<AttachRequest, ApiError
         name: definition.name.clone(),
         networks: joins(definition),
         ports: ports::bindings(&definition.config, host)?,
-        cgroup: Some(cgroup::directory(definition)),
+        cgroup: cgroup::directory(definition),
         name_servers: host.dns.iter().flatten().filter_map(|text| text.parse::<IpAddr>().ok()).collect(),
         namespace: None,
     })

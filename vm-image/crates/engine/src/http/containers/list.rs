@@ -17,6 +17,9 @@ pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
         filters: Filters::parse(form.get("filters"))?,
     };
     let containers = call.engine.containers.clone();
-    let list = tokio::task::spawn_blocking(move || containers.list(options)).await??;
+    let mut list = tokio::task::spawn_blocking(move || containers.list(options)).await??;
+    if !call.version.at_least(46) {
+        list.iter_mut().for_each(|summary| summary.host_config.annotations = None);
+    }
     Ok(reply::json(StatusCode::OK, &list))
 }

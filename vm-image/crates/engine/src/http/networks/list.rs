@@ -23,8 +23,8 @@ pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
         let kind = if network.is_built_in() { "builtin" } else { "custom" };
         let idle = !network.is_built_in() && network.attachments.is_empty();
         filters.any("driver", |driver| network.driver == driver)
-            && filters.any("id", |id| network.id.contains(id))
-            && filters.any("name", |name| network.name.contains(name))
+            && filters.found_in("id", &network.id)
+            && filters.found_in("name", &network.name)
             && filters.any("scope", |scope| scope == scope_of(network))
             && filters.any("type", |asked| asked == kind)
             && filters.labels("label", &network.labels)
