@@ -1,6 +1,7 @@
 //! The Docker socket: clients wait in line while the machine comes up, and are served.
 
-use crate::{Connection, Guest, Listener, copy, serve_each};
+use crate::{Connection, Guest, Listener, serve_each};
+use caisson_guest_proto::copy;
 use caisson_machine::Unavailable;
 use serde_json::json;
 use std::{

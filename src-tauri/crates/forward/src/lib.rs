@@ -16,7 +16,6 @@
 
 mod accept;
 mod api;
-mod copy;
 mod egress;
 mod guest;
 mod listen;

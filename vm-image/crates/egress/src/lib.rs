@@ -26,7 +26,6 @@
 //! route, and the policy route that turns marked packets inwards).
 
 pub mod clients;
-mod copy;
 mod decided;
 mod dns;
 mod echo;

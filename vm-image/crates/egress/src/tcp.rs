@@ -5,12 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use caisson_guest_proto::{EgressRefusal, EgressRequest};
+use caisson_guest_proto::{EgressRefusal, EgressRequest, copy};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use crate::copy;
 use crate::decided::{Decided, Ends, Stage};
 use crate::flows::{Flows, Place};
 use crate::host::{Flow, Host, ask};
@@ -131,7 +130,7 @@ impl<H: Host> Tcp<H> {
         });
         let Some((mut flow, place)) = decided else { return reset(&socket) };
         let _ = socket.set_nodelay(true);
-        if copy::both_ways(&mut socket, &mut flow).await.is_err() {
+        if copy::both_ways_or_neither(&mut socket, &mut flow).await.is_err() {
             reset(&socket);
         }
         drop(place);

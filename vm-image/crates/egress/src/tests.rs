@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use caisson_guest_proto::{
-    Duplex, EgressRefusal, EgressReply, EgressRequest, read_frame, read_message, write_frame, write_message,
+    Duplex, EgressRefusal, EgressReply, EgressRequest, copy, read_frame, read_message, write_frame,
+    write_message,
 };
 use caisson_sys::netns::{self, Netns};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::net::UnixStream;
 use tokio::task::LocalSet;
 
-use crate::{Egress, Host, copy};
+use crate::{Egress, Host};
 
 /// Nothing here waits so long unless it is broken.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -173,7 +174,7 @@ async fn serve(mut stream: Duplex<UnixStream>) -> io::Result<()> {
         Some(EgressRequest::Tcp { to }) => match tokio::net::TcpStream::connect(to).await {
             Ok(mut socket) => {
                 write_frame(&mut stream, &EgressReply::Open).await.map_err(io::Error::other)?;
-                let copied = copy::both_ways(&mut stream, &mut socket).await;
+                let copied = copy::both_ways_or_neither(&mut stream, &mut socket).await;
                 if copied.is_err() {
                     SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
                 }

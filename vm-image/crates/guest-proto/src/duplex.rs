@@ -9,20 +9,24 @@
 //!
 //! On the wire each direction is a row of chunks: a length as a little-endian `u16`, then that many bytes; a length of
 //! 0 ends the direction. A connection that closes without it was torn down, which a reader gets as an error and so can
-//! tell from an end. No chunk with its header is longer than [`MAX_CHUNK`], because the same `vhost-device-vsock`,
-//! which was used before, read only one descriptor a packet and stalled on a longer one.
+//! tell from an end. No chunk with its header is longer than [`MAX_CHUNK`], which is a packet of virtio's.
+//!
+//! Data is not copied on its way: a chunk is written from where its data lies, and read with the header of the next one
+//! behind it, so that in a full stream each chunk is one system call.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The longest write to the connection below, in bytes: a chunk with its header.
-pub const MAX_CHUNK: usize = 32 * 1024;
+/// The longest write to the connection below, in bytes: a chunk with its header. It is the longest packet that Linux makes of
+/// a write to a vsock (`VIRTIO_VSOCK_MAX_PKT_BUF_SIZE` of `linux/virtio_vsock.h`).
+const MAX_CHUNK: usize = 64 * 1024;
 
 const HEADER: usize = 2;
-const MAX_DATA: usize = MAX_CHUNK - HEADER;
+/// The most that is taken by one write to a [`Duplex`].
+pub(crate) const MAX_DATA: usize = MAX_CHUNK - HEADER;
 
 /// A stream with half-close over a connection without.
 ///
@@ -52,8 +56,8 @@ enum Incoming {
 
 #[derive(Debug, Default)]
 struct Outgoing {
-    /// A chunk on its way, of which `written` bytes have gone.
-    chunk: Vec<u8>,
+    /// What is left of a chunk whose beginning was written; `written` bytes of it have gone, too.
+    rest: Vec<u8>,
     written: usize,
     ended: bool,
 }
@@ -67,6 +71,16 @@ impl<S> Duplex<S> {
 
 impl Incoming {
     const START: Self = Self::Header { bytes: [0; HEADER], read: 0 };
+
+    /// Where a reader stands that has `left` bytes of its chunk before it, or else this beginning of the next header behind it.
+    fn after(left: usize, header: &[u8]) -> Self {
+        if left > 0 {
+            return Self::Data { left };
+        }
+        let mut bytes = [0; HEADER];
+        bytes[..header.len()].copy_from_slice(header);
+        if header.len() == HEADER { Self::chunk(bytes) } else { Self::Header { bytes, read: header.len() } }
+    }
 
     fn chunk(header: [u8; HEADER]) -> Self {
         match u16::from_le_bytes(header) {
@@ -97,13 +111,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Duplex<S> {
                     if room.is_empty() {
                         return Poll::Ready(Ok(()));
                     }
-                    let wanted = room.len().min(*left);
+                    // The next header comes along where there is room for it; it stays behind what is filled.
+                    let wanted = room.len().min(*left + HEADER);
                     let read = ready!(poll_some(&mut this.connection, cx, &mut room[..wanted]))?;
-                    buf.advance(read);
-                    *left -= read;
-                    if *left == 0 {
-                        this.incoming = Incoming::START;
-                    }
+                    let data = read.min(*left);
+                    this.incoming = Incoming::after(*left - data, &room[data..read]);
+                    buf.advance(data);
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -126,28 +139,49 @@ fn poll_some<S: AsyncRead + Unpin>(
 }
 
 impl<S: AsyncWrite + Unpin> Duplex<S> {
-    fn start_chunk(&mut self, data: &[u8]) {
-        let length = u16::try_from(data.len()).expect("MAX_DATA fits in a u16");
-        self.outgoing.chunk.clear();
-        self.outgoing.chunk.extend_from_slice(&length.to_le_bytes());
-        self.outgoing.chunk.extend_from_slice(data);
-        self.outgoing.written = 0;
-    }
-
     /// Writes what is left of the chunk that is on its way.
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Outgoing { chunk, written, .. } = &mut self.outgoing;
-        while *written < chunk.len() {
-            match ready!(Pin::new(&mut self.connection).poll_write(cx, &chunk[*written..]))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                some => *written += some,
-            }
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Outgoing { rest, written, .. } = &mut self.outgoing;
+        while *written < rest.len() {
+            *written +=
+                at_least_one(ready!(Pin::new(&mut self.connection).poll_write(cx, &rest[*written..]))?)?;
         }
         // Thousands of streams are idle at a time, and none of them is to keep a chunk for that.
-        *chunk = Vec::new();
+        *rest = Vec::new();
         *written = 0;
         Poll::Ready(Ok(()))
     }
+
+    /// Begins a chunk; nothing is on its way yet. Once any of it is written the whole chunk is taken: what does not go now
+    /// goes with the next write, flush or shutdown.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<()>> {
+        let header = u16::try_from(data.len()).expect("MAX_DATA fits in a u16").to_le_bytes();
+        let written = at_least_one(ready!(poll_pair(&mut self.connection, cx, &header, data))?)?;
+        self.outgoing.rest = match written.checked_sub(HEADER) {
+            Some(of_data) => data[of_data..].to_vec(),
+            None => [&header[written..], data].concat(),
+        };
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes both as one, as far as they go.
+fn poll_pair<S: AsyncWrite + Unpin>(
+    connection: &mut S,
+    cx: &mut Context<'_>,
+    header: &[u8],
+    data: &[u8],
+) -> Poll<io::Result<usize>> {
+    let connection = Pin::new(connection);
+    if connection.is_write_vectored() {
+        connection.poll_write_vectored(cx, &[IoSlice::new(header), IoSlice::new(data)])
+    } else {
+        connection.poll_write(cx, &[header, data].concat())
+    }
+}
+
+fn at_least_one(written: usize) -> io::Result<usize> {
+    if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Duplex<S> {
@@ -155,29 +189,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Duplex<S> {
         if self.outgoing.ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        ready!(self.poll_chunk(cx))?;
+        ready!(self.poll_rest(cx))?;
         let taken = data.len().min(MAX_DATA);
         if taken == 0 {
             return Poll::Ready(Ok(0));
         }
-        self.start_chunk(&data[..taken]);
-        // The chunk is taken in any case; what cannot go now goes with the next write, flush or shutdown.
-        match self.poll_chunk(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(taken)),
-        }
+        ready!(self.poll_chunk(cx, &data[..taken]))?;
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_chunk(cx))?;
+        ready!(self.poll_rest(cx))?;
         Pin::new(&mut self.connection).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_chunk(cx))?;
+        ready!(self.poll_rest(cx))?;
         if !self.outgoing.ended {
+            ready!(self.poll_chunk(cx, &[]))?;
             self.outgoing.ended = true;
-            self.start_chunk(&[]);
         }
         self.poll_flush(cx)
     }
@@ -228,6 +258,87 @@ mod tests {
             read.unwrap();
             assert!(received == sent, "room {room}");
         }
+    }
+
+    /// Counts the system calls that it would be.
+    struct Counted<S> {
+        stream: S,
+        calls: usize,
+    }
+
+    impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.calls += 1;
+            Pin::new(&mut self.stream).poll_read(cx, buf)
+        }
+    }
+
+    impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.calls += 1;
+            Pin::new(&mut self.stream).poll_write(cx, data)
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            self.stream.is_write_vectored()
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            parts: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.calls += 1;
+            Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_chunk_is_one_call_on_either_side() {
+        const CHUNKS: usize = 8;
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let mut near = Duplex::new(Counted { stream: near, calls: 0 });
+        let mut far = Duplex::new(Counted { stream: far, calls: 0 });
+        let mut buffer = [0; 1000];
+        for _ in 0..CHUNKS {
+            near.write_all(&[7; 500]).await.unwrap();
+        }
+        assert_eq!(near.connection.calls, CHUNKS);
+        for _ in 0..CHUNKS {
+            assert_eq!(far.read(&mut buffer).await.unwrap(), 500);
+        }
+        assert_eq!(far.connection.calls, CHUNKS + 1, "and the first header");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_has_to_wait_takes_nothing_and_holds_nothing() {
+        let (near, mut far) = tokio::io::duplex(4);
+        let mut duplex = Duplex::new(near);
+        assert_eq!(duplex.write(b"hello").await.unwrap(), 5);
+        assert_eq!(duplex.outgoing.rest, b"llo");
+        let mut write = Box::pin(duplex.write(b"there"));
+        assert!(std::future::poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx).is_pending())).await);
+        drop(write);
+        let mut wire = [0; 7];
+        tokio::join!(duplex.flush(), far.read_exact(&mut wire)).1.unwrap();
+        assert_eq!(&wire, b"\x05\0hello");
+        assert_eq!(duplex.outgoing.rest.capacity(), 0);
     }
 
     #[tokio::test]

@@ -93,7 +93,7 @@ pub(crate) fn bring_up() -> anyhow::Result<PathBuf> {
     enter_root(&disks.root)?;
     mount_all(&LATE)?;
     delegate_cgroups(Path::new("/sys/fs/cgroup"))?;
-    adjust_settings();
+    adjust(&SETTINGS);
     let files = Some(OPEN_FILES);
     setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files })
         .context("could not raise the limit of open files")?;
@@ -173,9 +173,9 @@ fn delegate_cgroups(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A setting that this kernel does not have is only missed by what would use it.
-fn adjust_settings() {
-    for (name, value) in SETTINGS {
+/// Sets kernel settings: file below /proc/sys, value. One that this kernel does not have is only missed by what would use it.
+pub(crate) fn adjust(settings: &[(&str, &str)]) {
+    for (name, value) in settings {
         if let Err(error) = fs::write(Path::new("/proc/sys").join(name), value) {
             tracing::warn!("could not set {name}: {error}");
         }

@@ -8,11 +8,17 @@ use caisson_guest_proto::HOST_EGRESS;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::modules;
 use crate::vsock::VsockStream;
+use crate::{boot, modules};
 
 /// Where `/etc/resolv.conf` leads.
 const RESOLV_CONF: &str = "/run/resolv.conf";
+
+/// How many connections the kernel can keep track of, and by how many lists it finds them again. By itself it goes by the
+/// machine's memory: 8,192 in 1 GiB, which the flows that may leave at once would use up, and with it what containers have to
+/// say to each other. An entry that is not used takes nothing.
+const TRACKED: [(&str, &str); 2] =
+    [("net/netfilter/nf_conntrack_buckets", "65536"), ("net/netfilter/nf_conntrack_max", "262144")];
 
 /// Starts it; tells when it is open. Without it the machine runs all the same, and the log says what is missing.
 pub(crate) fn start() -> watch::Receiver<bool> {
@@ -22,6 +28,7 @@ pub(crate) fn start() -> watch::Receiver<bool> {
     let (open, opened) = watch::channel(false);
     let run = move || {
         modules::load_ahead(&caisson_egress::MODULES);
+        boot::adjust(&TRACKED);
         if let Err(error) = run(&open) {
             tracing::error!("nothing can leave the machine: {error:#}");
         }

@@ -5,24 +5,20 @@ mod datagrams;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context;
 use caisson_egress::clients;
 use caisson_guest_proto::{
     Duplex, GUEST_API, GUEST_ENGINE_SOCKET, GUEST_PORTS_SOCKET, GUEST_RELAY, GuestVsockPort, HOST_PORTS,
-    RelayProtocol, RelayRefusal, RelayReply, RelayRequest, read_frame, write_frame,
+    RelayProtocol, RelayRefusal, RelayReply, RelayRequest, copy, read_frame, write_frame,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::vsock::{VsockListener, VsockStream};
 
-/// How much is copied at once, in bytes: what fits into one chunk.
-const COPY: usize = 32 * 1024;
 /// How long a stream to the engine waits for an engine that is being started again.
 const ENGINE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a host may take to say where a relayed stream is to go.
@@ -93,7 +89,7 @@ async fn pause(what: &str, error: &io::Error) {
 async fn api(stream: VsockStream, mut answering: watch::Receiver<bool>) -> anyhow::Result<()> {
     timeout(ENGINE_DEADLINE, answering.wait_for(|up| *up)).await.context("the engine does not answer")??;
     let mut engine = UnixStream::connect(GUEST_ENGINE_SOCKET).await?;
-    copy(&mut Duplex::new(stream), &mut engine).await
+    Ok(copy::both_ways(&mut Duplex::new(stream), &mut engine).await?)
 }
 
 /// The host to an address inside the machine.
@@ -105,7 +101,7 @@ async fn relay(stream: VsockStream) -> anyhow::Result<()> {
             match connect(address, client).await {
                 Ok(mut container) => {
                     write_frame(&mut host, &RelayReply::Connected).await?;
-                    copy(&mut host, &mut container).await
+                    Ok(copy::both_ways(&mut host, &mut container).await?)
                 }
                 Err(error) => refuse(host, &error).await,
             }
@@ -148,49 +144,12 @@ fn refusal(error: &io::Error) -> RelayRefusal {
 /// The engine to the host's table of published ports.
 async fn ports(mut engine: UnixStream) -> anyhow::Result<()> {
     let host = VsockStream::connect(HOST_PORTS).await?;
-    copy(&mut engine, &mut Duplex::new(host)).await
-}
-
-/// Copies both ways until both directions have ended.
-///
-/// An end of one direction is passed on and the other goes on. So it does when a side takes no more: an engine that
-/// refuses a request in the middle of its body has closed its ear, and its answer is still to be carried. Only a side that
-/// is torn down ends both.
-async fn copy(
-    one: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    other: &mut (impl AsyncRead + AsyncWrite + Unpin),
-) -> anyhow::Result<()> {
-    let (one_reads, one_writes) = tokio::io::split(one);
-    let (other_reads, other_writes) = tokio::io::split(other);
-    let (mut there, mut back) = (pin!(pass(one_reads, other_writes)), pin!(pass(other_reads, one_writes)));
-    tokio::select! {
-        ended = &mut there => { ended?; back.await?; }
-        ended = &mut back => { ended?; there.await?; }
-    }
-    Ok(())
-}
-
-/// Copies one direction to its end, or until nobody takes it; fails if the side that it comes from is torn down.
-async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
-    let mut buffer = vec![0; COPY];
-    loop {
-        match from.read(&mut buffer).await {
-            // Whether the other side still listens makes no difference any more.
-            Ok(0) => {
-                let _ = to.shutdown().await;
-                return Ok(());
-            }
-            Ok(read) if to.write_all(&buffer[..read]).await.is_err() || to.flush().await.is_err() => {
-                return Ok(());
-            }
-            Ok(_) => {}
-            Err(error) => return Err(error),
-        }
-    }
+    Ok(copy::both_ways(&mut engine, &mut Duplex::new(host)).await?)
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -221,7 +180,7 @@ mod tests {
         let (mut service, service_end) = UnixStream::pair().unwrap();
         let relayed = async {
             let mut service_end = service_end;
-            copy(&mut Duplex::new(far), &mut service_end).await
+            copy::both_ways(&mut Duplex::new(far), &mut service_end).await
         };
         let served = async {
             let mut asked = String::new();
@@ -246,7 +205,7 @@ mod tests {
     async fn an_answer_to_a_request_that_is_not_read_to_its_end_comes_back() {
         let (near, far) = tokio::io::duplex(1 << 16);
         let (service, mut service_end) = UnixStream::pair().unwrap();
-        let relayed = async { copy(&mut Duplex::new(far), &mut service_end).await };
+        let relayed = async { copy::both_ways(&mut Duplex::new(far), &mut service_end).await };
         let served = async {
             let (mut reads, mut writes) = service.into_split();
             reads.read_exact(&mut [0; 10]).await.unwrap();

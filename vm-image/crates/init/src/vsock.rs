@@ -1,14 +1,14 @@
 //! Asynchronous vsock streams.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use caisson_guest_proto::{GuestVsockPort, HostVsockPort, MAX_CHUNK};
+use caisson_guest_proto::{GuestVsockPort, HostVsockPort};
 use caisson_sys::vsock;
 use rustix::io::Errno;
-use rustix::net::Shutdown;
+use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -67,15 +67,15 @@ impl AsyncRead for VsockStream {
     }
 }
 
-impl AsyncWrite for VsockStream {
-    /// Writes at most [`MAX_CHUNK`] bytes at once, as the host does: no longer packet is known to pass every host's device.
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let data = &data[..data.len().min(MAX_CHUNK)];
+impl VsockStream {
+    /// Sends what `parts` hold as one, as far as it goes.
+    fn poll_send(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.0.poll_write_ready(cx))?;
             // Not `write`, which would raise SIGPIPE if that were not ignored.
             let send = |fd: &AsyncFd<OwnedFd>| {
-                rustix::net::send(fd.get_ref(), data, rustix::net::SendFlags::NOSIGNAL)
+                let no_ancillary = &mut SendAncillaryBuffer::default();
+                rustix::net::sendmsg(fd.get_ref(), parts, no_ancillary, SendFlags::NOSIGNAL)
                     .map_err(io::Error::from)
             };
             match guard.try_io(send) {
@@ -84,6 +84,24 @@ impl AsyncWrite for VsockStream {
                 Err(_would_block) => {}
             }
         }
+    }
+}
+
+impl AsyncWrite for VsockStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, &[IoSlice::new(data)])
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, parts)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

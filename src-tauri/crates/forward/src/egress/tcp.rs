@@ -1,8 +1,7 @@
 //! A connection of the guest's.
 
 use super::{policy::forbidden, refuse};
-use crate::copy;
-use caisson_guest_proto::{EgressReply, write_frame};
+use caisson_guest_proto::{EgressReply, copy, write_frame};
 use caisson_hypervisor::VsockStream;
 use socket2::SockRef;
 use std::{io, net::SocketAddr, time::Duration};

@@ -155,3 +155,38 @@ async fn nonsense_ends_its_own_stream_only() {
     }
     drop(host.connection().await);
 }
+
+/// The flow's own socket is all that it takes: the way to the guest is no file of this process, as under QEMU, and the server
+/// here takes nobody in, so that the kernel has its ends.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn ten_thousand_flows_at_once_take_a_file_each() {
+    /// What a listener's line holds by the kernel's own limit (`net.core.somaxconn`), or less.
+    const LINE: usize = 4000;
+    let open_files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let limit = caisson_os::raise_file_limit(MAX_FLOWS as u64 + 1000).unwrap();
+    assert!(limit > MAX_FLOWS as u64 + 100, "{limit} open files are too few for this test");
+    let host = Host::new(EgressPolicy::default());
+    let (mut listeners, mut flows) = (Vec::new(), Vec::new());
+    let before = open_files();
+    while flows.len() < MAX_FLOWS {
+        if flows.len() % LINE == 0 {
+            listeners.push(crowded_listener(LINE));
+        }
+        let to = listeners.last().unwrap().1;
+        flows.push(host.open(EgressRequest::Tcp { to }).await);
+    }
+    // Tests beside this one have files, too.
+    let taken = open_files() - before - listeners.len();
+    assert!(taken < MAX_FLOWS + 200, "{taken} files for {MAX_FLOWS} flows");
+    drop((flows, listeners));
+}
+
+/// A server whose line holds so many, and the address by which the guest knows it.
+#[cfg(target_os = "linux")]
+fn crowded_listener(line: usize) -> (std::net::TcpListener, SocketAddr) {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket2::SockRef::from(&listener).listen(i32::try_from(line).unwrap()).unwrap();
+    let to = SocketAddr::new(HOST_ADDRESS.into(), listener.local_addr().unwrap().port());
+    (listener, to)
+}

@@ -6,8 +6,8 @@ use super::{
     datagrams,
     places::{Place, Share},
 };
-use crate::{Accept, Guest, copy, serve_each_in};
-use caisson_guest_proto::{PortForward, PortProtocol, RelayProtocol, RelayRequest};
+use crate::{Accept, Guest, serve_each_in};
+use caisson_guest_proto::{PortForward, PortProtocol, RelayProtocol, RelayRequest, copy};
 use std::{
     io,
     net::{IpAddr, SocketAddr},

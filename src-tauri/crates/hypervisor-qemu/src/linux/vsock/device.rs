@@ -1,7 +1,7 @@
 //! The vsock device as the guest sees it: two rings of buffers in its memory (virtio 1.2, section 5.10), which QEMU hands
 //! over to us by vhost-user. Packets go from the rings into the [`Mux`](super::mux::Mux) and back.
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc, thread, time::Duration};
 
 use caisson_hypervisor::{HostVsockPort, VsockStream};
 use tokio::sync::mpsc;
@@ -19,13 +19,16 @@ use super::{
 
 /// The rings: the first goes to the guest, the second comes from it. (A third, for events, QEMU keeps to itself.)
 const RINGS: usize = 2;
-/// The event that the guest has put something into the second ring.
-const FROM_GUEST: u16 = 1;
 /// The event that somebody on the host wrote or read something. The number after the rings is the exit's.
 pub(super) const KICK: u16 = 3;
 const RING_SIZE: usize = 1024;
 /// `VIRTIO_F_VERSION_1`, section 6.
 const VERSION_1: u64 = 1 << 32;
+/// `VIRTIO_F_EVENT_IDX`: each side says from which buffer on it wants to be woken. An interrupt costs an emulated guest as much
+/// as the packets that it tells of, and a guest that is at work on its ring wants none.
+const EVENT_IDX: u64 = 1 << 29;
+/// From how many bytes on that went at once there are soon more, and waking each other for each packet is a waste.
+const MANY: usize = 16 << 10;
 /// Far more than Linux sends in a packet (64 KiB).
 const LONGEST_DATA: usize = 1 << 20;
 
@@ -39,6 +42,7 @@ pub(super) struct Device {
     memory: Option<Memory>,
     kick: EventFd,
     exit: EventFd,
+    pause: Duration,
     data: Vec<u8>,
 }
 
@@ -48,20 +52,44 @@ impl Device {
         listeners: HashMap<u32, mpsc::Sender<(HostVsockPort, VsockStream)>>,
         kick: EventFd,
         exit: EventFd,
+        pause: Duration,
     ) -> Self {
-        Self { shared, listeners, memory: None, kick, exit, data: Vec::new() }
+        Self { shared, listeners, memory: None, kick, exit, pause, data: Vec::new() }
     }
 
-    /// Takes in all that the guest has sent.
-    fn receive_all(&mut self, memory: &Memory, ring: &Ring) -> Result<(), RingError> {
-        let mut any = false;
-        let memory = memory.memory();
+    /// Serves both rings until the guest has nothing more to say, and no room for what there is for it.
+    ///
+    /// While much goes over them they are looked at again after a pause, without anybody having to tell: to tell a device, and
+    /// to be interrupted, costs an emulated guest far more than the bytes do.
+    fn serve(&mut self, memory: &Memory, to_guest: &Ring, from_guest: &Ring) -> Result<(), RingError> {
         loop {
+            from_guest.disable_notification()?;
+            let bytes = self.receive_some(memory, from_guest)? + self.send_all(memory, to_guest)?;
+            if bytes >= MANY && !self.pause.is_zero() {
+                thread::sleep(self.pause);
+                continue;
+            }
+            let more = from_guest.enable_notification()?;
+            // New room is of interest only while something waits for it.
+            let room = self.shared.mux().has_packet() && to_guest.enable_notification()?;
+            if !more && !room {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes in what the guest has sent, at most a whole ring's: a guest that never stops must not keep the host from answering.
+    /// Gives how many bytes of data that was.
+    fn receive_some(&mut self, memory: &Memory, ring: &Ring) -> Result<usize, RingError> {
+        let (mut any, mut bytes) = (false, 0);
+        let memory = memory.memory();
+        for _ in 0..RING_SIZE {
             let chain = ring.get_mut().get_queue_mut().pop_descriptor_chain(memory.clone());
             let Some(chain) = chain else { break };
             let head = chain.head_index();
             let mut reader = chain.reader(&*memory)?;
             if let Some(packet) = read_packet(&mut reader, &mut self.data)? {
+                bytes += self.data.len();
                 let arrival = self.shared.mux().receive(packet, &self.data);
                 if let Some(arrival) = arrival {
                     self.arrived(arrival);
@@ -70,10 +98,10 @@ impl Device {
             ring.add_used(head, 0)?;
             any = true;
         }
-        if any {
+        if any && ring.needs_notification()? {
             ring.signal_used_queue()?;
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Gives a stream of the guest's to whom it wants, or refuses it.
@@ -85,9 +113,9 @@ impl Device {
         place.send((HostVsockPort(port), Box::new(end)));
     }
 
-    /// Gives the guest all that fits into the buffers that it has laid out.
-    fn send_all(&mut self, memory: &Memory, ring: &Ring) -> Result<(), RingError> {
-        let mut any = false;
+    /// Gives the guest all that fits into the buffers that it has laid out, and tells how many bytes of data that was.
+    fn send_all(&mut self, memory: &Memory, ring: &Ring) -> Result<usize, RingError> {
+        let (mut any, mut bytes) = (false, 0);
         let memory = memory.memory();
         loop {
             let mut mux = self.shared.mux();
@@ -103,13 +131,14 @@ impl Device {
             drop(mux);
             io::Write::write_all(&mut writer, &packet.to_guest())?;
             io::Write::write_all(&mut writer, &self.data)?;
+            bytes += self.data.len();
             ring.add_used(head, HEADER as u32 + packet.len)?;
             any = true;
         }
-        if any {
+        if any && ring.needs_notification()? {
             ring.signal_used_queue()?;
         }
-        Ok(())
+        Ok(bytes)
     }
 }
 
@@ -149,7 +178,7 @@ impl VhostUserBackendMut for Device {
     }
 
     fn features(&self) -> u64 {
-        VERSION_1 | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+        VERSION_1 | EVENT_IDX | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
@@ -157,7 +186,7 @@ impl VhostUserBackendMut for Device {
     }
 
     fn set_event_idx(&mut self, _enabled: bool) {
-        // Not offered, so it is never enabled.
+        // The rings know.
     }
 
     /// The guest's address is all that there is.
@@ -188,16 +217,17 @@ impl VhostUserBackendMut for Device {
         }
         let (Some(memory), [to_guest, from_guest, ..]) = (self.memory.clone(), rings) else { return Ok(()) };
         let ready = |ring: &Ring| ring.get_ref().get_queue().ready();
-        let mut done = Ok(());
-        if event == FROM_GUEST && ready(from_guest) {
-            done = self.receive_all(&memory, from_guest);
+        if !ready(to_guest) || !ready(from_guest) {
+            return Ok(());
         }
-        if ready(to_guest) {
-            done = done.and(self.send_all(&memory, to_guest));
-        }
-        if let Err(error) = done {
+        // An error has used up what it came from. What lies behind that the guest does not tell of again.
+        for _ in 0..RING_SIZE {
+            let Err(error) = self.serve(&memory, to_guest, from_guest) else { break };
             tracing::warn!(%error, "the guest's vsock rings");
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

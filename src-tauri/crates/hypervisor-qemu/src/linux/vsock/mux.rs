@@ -7,7 +7,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    io::{self, Read},
+    io::{self, IoSlice, Read},
     task::{Context, Poll, Waker},
 };
 
@@ -136,6 +136,7 @@ impl Stream {
         if size > 0 {
             data.resize(size, 0);
             self.to_guest.read_exact(data).expect("it holds at least that much");
+            let_go(&mut self.to_guest);
             self.sent = self.sent.wrapping_add(size as u32);
             wake(&mut self.writer);
             return self.packet(Op::Data, 0, size);
@@ -169,6 +170,13 @@ impl Stream {
         }
         wake(&mut self.reader);
         wake(&mut self.writer);
+    }
+}
+
+/// Thousands of streams are idle at a time, and none of them is to keep its buffers for that.
+fn let_go(buffer: &mut VecDeque<u8>) {
+    if buffer.is_empty() {
+        *buffer = VecDeque::new();
     }
 }
 
@@ -369,17 +377,18 @@ impl Mux {
             stream.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
+        let_go(&mut stream.from_guest);
         stream.took = stream.took.wrapping_add(size as u32);
         self.make_ready(id);
         Poll::Ready(Ok((size, self.has_packet())))
     }
 
-    /// Takes what the host's end has for the guest.
+    /// Takes what the host's end has for the guest: `parts`, one behind the other, as far as there is room.
     pub(super) fn poll_write(
         &mut self,
         id: StreamId,
         cx: &Context<'_>,
-        data: &[u8],
+        parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -387,15 +396,18 @@ impl Mux {
         if stream.guest_deaf || stream.host_ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let room = BUFFER as usize - stream.to_guest.len();
-        if room == 0 {
+        let before = stream.to_guest.len();
+        if before == BUFFER as usize {
             stream.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let size = data.len().min(room);
-        stream.to_guest.extend(&data[..size]);
+        for part in parts {
+            let room = BUFFER as usize - stream.to_guest.len();
+            stream.to_guest.extend(&part[..part.len().min(room)]);
+        }
+        let taken = stream.to_guest.len() - before;
         self.make_ready(id);
-        Poll::Ready(Ok(size))
+        Poll::Ready(Ok(taken))
     }
 
     /// The host's end will write no more.

@@ -1,7 +1,7 @@
 //! The host's end of a stream.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -57,7 +57,19 @@ impl AsyncRead for HostEnd {
 
 impl AsyncWrite for HostEnd {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(self.shared.mux().poll_write(self.id, cx, data))?;
+        self.poll_write_vectored(cx, &[IoSlice::new(data)])
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(self.shared.mux().poll_write(self.id, cx, parts))?;
         self.shared.kick();
         Poll::Ready(Ok(written))
     }

@@ -48,7 +48,7 @@ impl Bench {
     }
 
     fn write(&mut self, id: StreamId, data: &[u8]) -> Option<io::Result<usize>> {
-        match self.mux.poll_write(id, &Context::from_waker(Waker::noop()), data) {
+        match self.mux.poll_write(id, &Context::from_waker(Waker::noop()), &[IoSlice::new(data)]) {
             Poll::Ready(written) => Some(written),
             Poll::Pending => None,
         }
@@ -80,6 +80,20 @@ fn nothing_is_sent_that_the_guest_cannot_hold() {
     assert_eq!(bench.for_guest(), None, "1000 bytes are underway");
     bench.mux.receive(Packet { fwd_cnt: 900, ..packet(ports, Op::CreditUpdate, 0, 0) }, b"");
     assert_eq!(bench.for_guest().unwrap().2.len(), 600);
+}
+
+#[test]
+fn parts_go_as_one_and_a_stream_that_has_gone_quiet_holds_nothing() {
+    let mut bench = bench();
+    let (id, ports) = bench.stream();
+    let parts = [IoSlice::new(b"what "), IoSlice::new(b""), IoSlice::new(b"now?")];
+    let written = bench.mux.poll_write(id, &Context::from_waker(Waker::noop()), &parts);
+    assert!(matches!(written, Poll::Ready(Ok(9))));
+    assert_eq!(bench.for_guest(), Some((Op::Data, 0, b"what now?".to_vec())));
+    bench.guest_says(ports, Op::Data, 0, &[7; 1000]);
+    assert_eq!(bench.read(id).unwrap().len(), 1000);
+    let stream = &bench.mux.streams[&id];
+    assert_eq!((stream.to_guest.capacity(), stream.from_guest.capacity()), (0, 0));
 }
 
 #[test]
