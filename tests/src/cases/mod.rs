@@ -84,6 +84,7 @@ pub fn ours() -> Vec<(&'static str, &'static Case)> {
         ("compose", compose::OURS),
         ("options", options::OURS),
         ("ports", ports::OURS),
+        ("networks", networks::OURS),
         ("links", links::OURS),
         ("commands", commands::OURS),
     ];

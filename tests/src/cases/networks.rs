@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cases;
 use crate::cli::Answer;
-use crate::subject::Subject;
+use crate::subject::{Case, Subject};
 
 cases![
     a_network_is_made_listed_inspected_and_removed,
@@ -19,6 +19,12 @@ cases![
     unused_networks_are_pruned,
     networks_tell_what_happens_to_them,
 ];
+
+/// dockerd has these networks in a swarm only.
+pub const OURS: &[Case] = &[Case {
+    name: "containers_meet_on_an_overlay_of_one_node",
+    run: containers_meet_on_an_overlay_of_one_node,
+}];
 
 /// What a format says of a container.
 fn told(on: &dyn Subject, container: &str, format: &str) -> Result<String> {
@@ -287,5 +293,32 @@ fn networks_tell_what_happens_to_them(on: &dyn Subject) -> Result<()> {
         ["create", "connect", "disconnect", "destroy"].map(|action| format!("{action} n-told bridge"));
     ensure!(events.lines().eq(expected.iter()), "{events}");
     told(on, "n-tells", "{{.Id}}").err().context("it is gone")?;
+    Ok(())
+}
+
+fn containers_meet_on_an_overlay_of_one_node(on: &dyn Subject) -> Result<()> {
+    const VNI: &str = "com.docker.network.driver.overlay.vxlanid_list";
+    let docker = on.docker();
+    let create = ["network", "create", "-d", "overlay", "--attachable"];
+    for (more, why) in [
+        (&["--opt", "encrypted"][..], "option encrypted is not supported"),
+        (&["--attachable=false"], "This node is not a swarm manager."),
+    ] {
+        let refused = docker.run([&create[..], more, &["n-over"]].concat())?;
+        ensure!(refused.status == 1 && refused.err.contains(why), "{refused:?}");
+    }
+    docker.ok([&create[..], &["--opt", &format!("{VNI}=5001"), "n-over"]].concat())?;
+    let format = format!("{{{{.Driver}}}} {{{{.Scope}}}} {{{{index .Options \"{VNI}\"}}}}");
+    let told = docker.ok(["network", "inspect", "-f", &format, "n-over"])?;
+    ensure!(told == "overlay swarm 5001", "{told}");
+    docker.ok(["run", "-d", "--name", "n-overlaid", "--network", "n-over", "web"])?;
+    let ask = "wget -qO- http://n-overlaid/; cat /sys/class/net/eth0/mtu";
+    let told = docker.ok(["run", "--rm", "--network", "n-over", "busybox", "sh", "-c", ask])?;
+    ensure!(told.contains("web") && told.ends_with("1450"), "{told}");
+    let devices = ["run", "--rm", "--network", "host", "busybox", "ls", "/sys/class/net"];
+    ensure!(docker.ok(devices)?.contains("vx-001389-"), "its VXLAN is not there");
+    docker.ok(["rm", "-f", "n-overlaid"])?;
+    docker.ok(["network", "rm", "n-over"])?;
+    ensure!(!docker.ok(devices)?.contains("vx-001389-"), "its VXLAN is left");
     Ok(())
 }

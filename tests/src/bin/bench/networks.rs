@@ -18,7 +18,7 @@ use crate::measure::{self, Pair};
 const PORT: &str = "5201";
 const PUBLISHED: &str = "28600";
 /// How long bytes are sent.
-const SENDING: Duration = Duration::from_secs(3);
+const SENDING: Duration = Duration::from_secs(1);
 const CHUNK: usize = 128 * 1024;
 const ROUND_TRIPS: usize = 2000;
 const CONNECTIONS: usize = 1000;
@@ -39,26 +39,57 @@ pub(crate) fn end(args: &[String]) -> Option<Result<()>> {
     }
 }
 
+/// How often everything is measured, on all engines in turn; the median counts.
+const ROUNDS: usize = 7;
+
 /// Prints this part's rows.
 pub(crate) fn run(engines: &Pair) -> Result<()> {
     let setting = Setting { arguments: &["--userland-proxy=false"], ..Setting::default() };
     let without_proxy = Engine::start_with(Kind::Dockerd, setting)?;
     without_proxy.docker().load_images()?;
     let [ours, theirs] = engines.both();
-    let ours = Figures::of(ours)?;
-    for (name, theirs) in [("", Figures::of(theirs)?), (", no proxy", Figures::of(&without_proxy)?)] {
-        for ((row, ours), (_, theirs)) in ours.0.iter().zip(&theirs.0) {
-            measure::print(&format!("{row}{name}"), *ours, *theirs);
+    let places = [ours, theirs, &without_proxy].map(Place::new);
+    let places = places.into_iter().collect::<Result<Vec<_>>>()?;
+    for (way, from) in [("container to container", Side::Container), ("host to published port", Side::Host)] {
+        for (what, unit) in FIGURES {
+            let mut figures = vec![Vec::new(); places.len()];
+            for _ in 0..ROUNDS {
+                for (place, figures) in places.iter().zip(&mut figures) {
+                    figures.push(place.figure(from, what)?);
+                }
+            }
+            let [ours, theirs, without_proxy] =
+                &figures.into_iter().map(measure::middle).collect::<Vec<_>>()[..]
+            else {
+                bail!("three engines were measured");
+            };
+            let row = format!("{way}, {unit}");
+            measure::print(&row, *ours, *theirs);
+            measure::print(&format!("{row}, no proxy"), *ours, *without_proxy);
         }
     }
-    Ok(())
+    places.into_iter().try_for_each(Place::end)
 }
 
-/// The figures of one engine, by their rows' names.
-struct Figures(Vec<(String, f64)>);
+/// Where the client is.
+#[derive(Clone, Copy)]
+enum Side {
+    Container,
+    Host,
+}
 
-impl Figures {
-    fn of(engine: &Engine) -> Result<Self> {
+/// A server and a client in containers of an engine.
+struct Place<'a> {
+    engine: &'a Engine,
+    /// The process that the client's container is of.
+    client: String,
+    /// The address of the server in its network.
+    address: String,
+    server: Server,
+}
+
+impl<'a> Place<'a> {
+    fn new(engine: &'a Engine) -> Result<Self> {
         let docker = engine.docker();
         let publish = format!("127.0.0.1:{PUBLISHED}:{PORT}");
         docker.ok(["network", "create", "bench"])?;
@@ -71,24 +102,26 @@ impl Figures {
         let pid = |name: &str| docker.ok(["inspect", "-f", "{{.State.Pid}}", name]);
         let address = "{{.NetworkSettings.Networks.bench.IPAddress}}";
         let address = docker.ok(["inspect", "-f", address, "bench-server"])?;
-        let (server, client) = (pid("bench-server")?, pid("bench-client")?);
-        let server = Server::start(within(engine, Some(&server))?)?;
-        let mut figures = Vec::new();
-        for (way, client, to) in [
-            ("container to container", Some(client.as_str()), format!("{address}:{PORT}")),
-            ("host to published port", None, format!("127.0.0.1:{PUBLISHED}")),
-        ] {
-            for (what, unit) in FIGURES {
-                let output = within(engine, client)?.args([CLIENT, what, &to]).output()?;
-                ensure!(output.status.success(), "{way}: {}", String::from_utf8_lossy(&output.stderr));
-                let figure = String::from_utf8(output.stdout)?.trim().parse()?;
-                figures.push((format!("{way}, {unit}"), figure));
-            }
-        }
-        server.stop()?;
+        let server = Server::start(within(engine, Some(&pid("bench-server")?))?)?;
+        Ok(Self { engine, client: pid("bench-client")?, address, server })
+    }
+
+    fn figure(&self, from: Side, what: &str) -> Result<f64> {
+        let (client, to) = match from {
+            Side::Container => (Some(self.client.as_str()), format!("{}:{PORT}", self.address)),
+            Side::Host => (None, format!("127.0.0.1:{PUBLISHED}")),
+        };
+        let output = within(self.engine, client)?.args([CLIENT, what, &to]).output()?;
+        ensure!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+    }
+
+    fn end(self) -> Result<()> {
+        self.server.stop()?;
+        let docker = self.engine.docker();
         docker.ok(["rm", "-f", "bench-server", "bench-client"])?;
         docker.ok(["network", "rm", "bench"])?;
-        Ok(Self(figures))
+        Ok(())
     }
 }
 

@@ -1,7 +1,8 @@
 //! What passes between networks, and between them and the rest: one table of the kernel's packet filter.
 //!
 //! The table is made anew from the records at each change and replaces the one before it in one transaction; all that is
-//! read back is whether there is one still. So it is right after a start, whatever a crash left, and `nft list table inet caisson` shows all of it.
+//! read back is whether there is one still, and where others use the packet filter, too, that is followed (`watch`). So it
+//! is right after a start, whatever a crash left, and `nft list table inet caisson` shows all of it.
 //!
 //! - Nobody is somebody else: what leaves a bridge has an address of its network, whatever rights its sender has (`raw`).
 //! - An internal network's packets stay in it. That is seen to before anything else looks at them (`raw`), so a container
@@ -13,16 +14,19 @@
 //! - Nobody comes in but in answer, or through a published port: an address of a container is not reachable from other
 //!   machines, even if they have a route to it, unless its network says so (`gateway_mode`).
 //! - What leaves gets this system's address, unless the network says otherwise (`translation`).
-//! - A published port leads from other machines straight to the container, which sees the client's own address. Ports of
-//!   one loopback address are none of the rules' business: they are served by a socket that only this system reaches.
+//! - A published port leads from other machines straight to the container, which sees the client's own address. To ports of
+//!   one loopback address they are not led.
+//! - This system's own connections to published ports are led the same way, for speed (`own`).
 //!
-//! Containers that ask for a published port of this system are served by its socket, too: the rules let what comes from
+//! Containers that ask for a published port of this system are served by its socket: the rules let what comes from
 //! our own bridges pass to it, so that networks stay apart. In the machine the sockets are those of its host, and rules
 //! lead containers that ask for a port at a gateway's address to where it leads.
 
+mod own;
 mod passing;
 mod raw;
 mod translation;
+pub(crate) mod watch;
 
 use std::io;
 use std::net::IpAddr;
@@ -32,9 +36,10 @@ use std::sync::{Mutex, PoisonError};
 use caisson_guest_proto::PortProtocol;
 use caisson_nftables::{Family, Kernel, KernelError, Key, Rule, Table, Value, nfproto};
 
+use self::own::Ways;
 use crate::Subnet;
 use crate::book::{Book, NetworkRecord, PortRecord};
-use crate::drivers::{BridgeOptions, GatewayMode};
+use crate::drivers::{self, BridgeOptions, GatewayMode};
 
 /// The table's name, for those who look.
 const TABLE: &str = "caisson";
@@ -49,7 +54,14 @@ pub(crate) struct Firewall {
     /// Whether ports are opened on this system, so that rules may lead to containers.
     native: bool,
     /// What the kernel has. Held while it is replaced: the last one to ask is the last one to write.
-    written: Mutex<Option<Table>>,
+    written: Mutex<Option<Written>>,
+}
+
+/// A table in the kernel.
+#[derive(Debug)]
+struct Written {
+    table: Table,
+    own: Ways,
 }
 
 /// What the rules are made of.
@@ -74,23 +86,61 @@ impl Firewall {
     /// is written last is what was read last. Blocks for the kernel.
     pub(crate) fn refresh(&self, recorded: impl FnOnce() -> Recorded) -> Result<(), FirewallError> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let Recorded { bridges, ports } = recorded();
-        let table = table(&bridges, &ports, self.native);
+        let Recorded { bridges: networks, ports } = recorded();
         let kernel = Kernel::open().map_err(FirewallError)?;
-        if bridges.is_empty() {
-            *written = None;
-            return kernel.delete(Family::Inet, TABLE).map_err(refused);
+        if networks.is_empty() {
+            return self.clear(&kernel, &mut written);
         }
         // Somebody else may have flushed all tables of this system.
-        if written.as_ref() == Some(&table) && kernel.has_table(Family::Inet, TABLE).map_err(refused)? {
+        let is_there = written.is_some() && kernel.has_table(Family::Inet, TABLE).map_err(refused)?;
+        let bridges: Vec<Bridge<'_>> = networks.iter().filter_map(Bridge::of).collect();
+        let own =
+            if self.native { Self::own_ways(&kernel, &bridges, &ports, is_there)? } else { Ways::default() };
+        let table = table(&bridges, &ports, &own, self.native);
+        if is_there && written.as_ref().is_some_and(|written| written.table == table) {
             return Ok(());
         }
         // A system that may not be made a router connects its containers all the same.
-        if let Err(error) = pass_packets_on(&bridges) {
+        if let Err(error) = pass_packets_on(&networks) {
             tracing::warn!(%error, "this system does not pass packets on: containers have no way out");
         }
         kernel.replace(&table).map_err(refused)?;
-        *written = Some(table);
+        let before = written.replace(Written { table, own: own.clone() });
+        if self.native {
+            own.close_loopback(bridges.iter().map(|bridge| bridge.device));
+            own.end(before.as_ref().map(|before| &before.own));
+        }
+        Ok(())
+    }
+
+    /// The ways of this system's own connections. Those of loopback addresses are opened only behind the rules that guard
+    /// them, which are in every table.
+    fn own_ways(
+        kernel: &Kernel,
+        bridges: &[Bridge<'_>],
+        ports: &[PortRecord],
+        is_guarded: bool,
+    ) -> Result<Ways, FirewallError> {
+        let own = Ways::of(bridges, ports);
+        if !own.has_loopback() {
+            return Ok(own);
+        }
+        if !is_guarded {
+            kernel.replace(&table(bridges, ports, &own, true)).map_err(refused)?;
+        }
+        Ok(own.open_loopback())
+    }
+
+    /// Without bridges there is nothing to say.
+    fn clear(&self, kernel: &Kernel, written: &mut Option<Written>) -> Result<(), FirewallError> {
+        if let Some(before) = written.take() {
+            Ways::default().close_loopback(before.own.devices());
+            Ways::default().end(Some(&before.own));
+        }
+        // What is deleted for nothing is a change all the same, for those who watch.
+        if kernel.has_table(Family::Inet, TABLE).map_err(refused)? {
+            kernel.delete(Family::Inet, TABLE).map_err(refused)?;
+        }
         Ok(())
     }
 }
@@ -121,6 +171,8 @@ struct Bridge<'a> {
     name: &'a str,
     device: &'a str,
     internal: bool,
+    /// The number of its VXLAN, if it has one.
+    vni: Option<u32>,
     options: BridgeOptions,
     /// The ranges of IPv4 and of IPv6.
     ranges: [Vec<Subnet>; 2],
@@ -135,6 +187,7 @@ impl<'a> Bridge<'a> {
             name: &network.name,
             device,
             internal: network.internal,
+            vni: drivers::vni(network),
             options: BridgeOptions::of(network).ok()?,
             ranges: [true, false].map(|ipv4| network.pools_of(ipv4).map(|pool| pool.subnet).collect()),
             gateways: network.active_pools().filter_map(|pool| pool.gateway).collect(),
@@ -169,16 +222,16 @@ impl<'a> Bridge<'a> {
     }
 }
 
-fn table(networks: &[(NetworkRecord, String)], ports: &[PortRecord], native: bool) -> Table {
-    let bridges: Vec<Bridge<'_>> = networks.iter().filter_map(Bridge::of).collect();
-    let table = Table::new(Family::Inet, TABLE).chain(raw::nowhere(&bridges));
+fn table(bridges: &[Bridge<'_>], ports: &[PortRecord], own: &Ways, native: bool) -> Table {
+    let table = Table::new(Family::Inet, TABLE).chain(raw::nowhere(bridges));
     // What leaves the machine does not pass through it. Elsewhere packets within a bridge may be seen there as well, by
     // br_netfilter, and are none of ours.
-    let table = if native { table } else { table.chain(raw::posing(&bridges)) };
-    table
-        .chain(passing::chain(&bridges, ports, native))
-        .chain(translation::destinations(&bridges, ports, native))
-        .chain(translation::sources(&bridges, native))
+    let table = if native { table } else { table.chain(raw::posing(bridges)) };
+    let table = table
+        .chain(passing::chain(bridges, ports, native))
+        .chain(translation::destinations(bridges, ports, native))
+        .chain(translation::sources(bridges, own, native));
+    own.lead(table)
 }
 
 fn net(range: Subnet) -> Value {
@@ -256,7 +309,9 @@ mod tests {
     fn neighbours_that_are_apart_are_so_for_the_router_too() {
         const ICC: &str = "com.docker.network.bridge.enable_icc";
         let at = |network: NetworkRecord, what: &str| {
-            let text = table(&[(network, "br0".into())], &[], true).to_string();
+            let networks = [(network, "br0".into())];
+            let bridges: Vec<Bridge<'_>> = networks.iter().filter_map(Bridge::of).collect();
+            let text = table(&bridges, &[], &Ways::default(), true).to_string();
             text.lines().position(|line| line.contains(what))
         };
         let apart = r#"iifname "br0" oifname "br0" counter drop"#;

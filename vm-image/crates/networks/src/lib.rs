@@ -53,6 +53,7 @@ mod records;
 mod remove;
 mod restore;
 mod sandbox;
+mod sockets;
 mod subnet;
 #[cfg(test)]
 mod tests;

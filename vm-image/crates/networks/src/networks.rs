@@ -214,9 +214,14 @@ impl Networks {
             tasks: Mutex::default(),
         });
         // Only now: a task that is quick would find nothing behind its weak reference before.
-        if let Publisher::External(_) = publisher {
+        {
             let mut tasks = shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            tasks.spawn(listeners::follow(Arc::downgrade(&shared), listeners_changed));
+            match publisher {
+                Publisher::External(_) => {
+                    tasks.spawn(listeners::follow(Arc::downgrade(&shared), listeners_changed))
+                }
+                Publisher::Native => tasks.spawn(firewall::watch::keep(Arc::downgrade(&shared))),
+            };
         }
         Ok(Self { shared })
     }

@@ -110,6 +110,8 @@ pub enum Key {
     UdpSport,
     /// The UDP destination port.
     UdpDport,
+    /// The number of the VXLAN to which what is in a UDP packet belongs, if it is of one (RFC 7348).
+    VxlanVni,
     /// The source port of any protocol that has ports; say before which one is meant.
     Sport,
     /// The destination port of any protocol that has ports; say before which one is meant.
@@ -195,6 +197,7 @@ impl Key {
             Self::TcpFlags => ("tcp flags", 15, 1),
             Self::UdpSport => ("udp sport", 13, 2),
             Self::UdpDport => ("udp dport", 13, 2),
+            Self::VxlanVni => ("@th,96,24", 4, 3),
             Self::Sport => ("th sport", 13, 2),
             Self::Dport => ("th dport", 13, 2),
             Self::IcmpType => ("icmp type", 14, 1),
@@ -224,7 +227,7 @@ impl Key {
         };
         let l4proto = match self {
             Self::TcpSport | Self::TcpDport | Self::TcpFlags => Some(ip_proto::TCP),
-            Self::UdpSport | Self::UdpDport => Some(ip_proto::UDP),
+            Self::UdpSport | Self::UdpDport | Self::VxlanVni => Some(ip_proto::UDP),
             Self::IcmpType => Some(ip_proto::ICMP),
             Self::Icmp6Type => Some(ip_proto::ICMPV6),
             _ => None,
@@ -248,6 +251,8 @@ impl Key {
             }
             Self::TcpDport | Self::UdpDport | Self::Dport => Source::Transport(2),
             Self::TcpFlags => Source::Transport(13),
+            // Behind the header of UDP and a word of flags.
+            Self::VxlanVni => Source::Transport(12),
             Self::CtState => Source::Ct(0, None),
             Self::CtDirection => Source::Ct(1, None),
             Self::CtStatus => Source::Ct(2, None),

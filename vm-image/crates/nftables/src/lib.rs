@@ -26,6 +26,7 @@
 
 mod attr;
 mod batch;
+mod changes;
 mod encode;
 mod kernel;
 mod key;
@@ -37,6 +38,7 @@ mod tests;
 mod text;
 mod value;
 
+pub use changes::Changes;
 pub use kernel::{Kernel, KernelError};
 pub use key::{Direction, Key, ct_state, ct_status, fib_type, ip_proto, nfproto, tcp_flag};
 pub use rule::{Mark, MarkSource, NatTarget, Per, Reject, Rule, Verdict};

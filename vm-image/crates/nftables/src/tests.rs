@@ -54,6 +54,10 @@ fn matches() -> Vec<(Rule, &'static str)> {
         (rule().is(Key::TcpDport, 80u16).accept(), "tcp dport 80 accept"),
         (rule().between(Key::UdpSport, 1000u16, 2000u16).accept(), "udp sport 1000-2000 accept"),
         (
+            rule().is(Key::UdpDport, 4789u16).is(Key::VxlanVni, Value::Vni(4097)).drop(),
+            "udp dport 4789 @th,96,24 0x1001 drop",
+        ),
+        (
             rule().bits(Key::TcpFlags, 0x17u8, tcp_flag::SYN).accept(),
             "tcp flags 0x2 / 0x1,0x2,0x4,0x10 accept",
         ),
@@ -287,6 +291,27 @@ fn replacing_and_deleting_leave_nothing_behind() {
         }
         assert_eq!(listed(), "");
         assert!(!kernel.has_table(Family::Inet, "t").unwrap());
+    });
+}
+
+#[test]
+fn changes_are_heard_of_once() {
+    netns::isolated(|| {
+        let (kernel, changes) = (Kernel::open().unwrap(), Changes::open().unwrap());
+        let is_told = || {
+            let mut polled = [rustix::event::PollFd::new(&changes, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut polled, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }))
+                .unwrap()
+                > 0
+        };
+        assert!(!is_told());
+        let rules = (0..2000u16).map(|n| Rule::new().is(Key::TcpDport, n).accept());
+        kernel.replace(&Table::new(Family::Inet, "t").chain(Chain::new("c").rules(rules))).unwrap();
+        assert!(is_told());
+        changes.take();
+        assert!(!is_told());
+        kernel.delete(Family::Inet, "t").unwrap();
+        assert!(is_told());
     });
 }
 

@@ -309,6 +309,7 @@ fn value_text(key: Key, value: &Value) -> String {
         (_, Value::U8(value)) => value.to_string(),
         (_, Value::Port(port)) => port.to_string(),
         (_, Value::U32(value)) => format!("{value:#010x}"),
+        (_, Value::Vni(number)) => format!("{number:#x}"),
         (_, Value::V4(address)) => address.to_string(),
         (_, Value::V6(address)) => address.to_string(),
         (_, Value::Net(address, length)) => format!("{address}/{length}"),

@@ -22,6 +22,8 @@ pub enum Value {
     V6(Ipv6Addr),
     /// All addresses that begin like this one, so many bits.
     Net(IpAddr, u8),
+    /// The number of a VXLAN; its lowest 24 bits.
+    Vni(u32),
     /// The name of an interface; with a `*` at its end all names that begin so.
     Name(String),
     /// One value for each of several keys.
@@ -37,6 +39,7 @@ impl Value {
             Self::U32(value) => value.to_ne_bytes().to_vec(),
             Self::V4(address) => address.octets().to_vec(),
             Self::V6(address) => address.octets().to_vec(),
+            Self::Vni(number) => number.to_be_bytes()[1..].to_vec(),
             Self::Net(..) => self.bounds().0,
             Self::Name(name) => match name.strip_suffix('*') {
                 Some(beginning) => beginning.as_bytes().to_vec(),

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,10 +27,8 @@ use super::options::DEFAULT_MTU;
 use super::{Driver, DriverError, Features, MARK, Reason, Unfit, mark};
 use crate::book::{EndpointRecord, NetworkRecord};
 use crate::netlink::{self, Link, Netlink, Veth};
-use crate::{DefaultPool, Mac, Subnet, ids};
+use crate::{Mac, ids};
 
-/// The driver of networks of several nodes, of which here is one.
-pub(super) const OVERLAY: &str = "overlay";
 /// The default bridge's name, which users expect.
 const DEFAULT_NAME: &str = "docker0";
 /// How many other names are tried for it.
@@ -76,7 +74,7 @@ impl Driver for Bridge {
             ));
         }
         if [true, false].iter().any(|ipv4| network.pools_of(*ipv4).count() > 1) {
-            return Err(Unfit::Forbidden("bridge driver doesn't support multiple subnets".into()));
+            return Err(Unfit::Forbidden(format!("{} driver doesn't support multiple subnets", self.name)));
         }
         let name = device_name(network);
         if !(MTU_LIMITS).contains(&options.mtu) {
@@ -93,11 +91,6 @@ impl Driver for Bridge {
             )));
         }
         Ok(())
-    }
-
-    fn default_pool(&self) -> Option<DefaultPool> {
-        let swarms = Subnet::containing(Ipv4Addr::new(10, 0, 0, 0), 8);
-        (self.name == OVERLAY).then_some(DefaultPool { base: swarms, size: 24 })
     }
 
     fn options(&self, network: &NetworkRecord) -> BTreeMap<String, String> {
@@ -172,8 +165,7 @@ impl Driver for Bridge {
         // The name was free when it went on record, so neither this nor an undo touches a device of others.
         let (Some(name), Some(link)) = (&record.device, &record.endpoint.link) else { return Ok(()) };
         let options = BridgeOptions::of_record(network)?;
-        let bridge = self.made().get(&network.id).map(|device| device.index);
-        let bridge = bridge.ok_or_else(|| Reason::Gone(network.name.clone()))?;
+        let bridge = self.index(network)?;
         let peer = &record.endpoint.interface;
         let veth = Veth { name, bridge, netns: netns.as_fd(), peer, mac: link.mac, mtu: options.mtu };
         let mut outside = Netlink::open()?;
@@ -224,14 +216,18 @@ impl Driver for Bridge {
 
 impl Bridge {
     pub(super) fn new() -> Self {
-        Self { name: "bridge", made: Mutex::default(), turn: Mutex::default() }
+        Self::named("bridge")
     }
 
-    /// `overlay`, where there is one node: a switch of which every port is here. A packet that would go to another node
-    /// in a VXLAN has none to go to, so there is no VXLAN either; what is left of it is the room that it takes in a
-    /// packet. What a swarm's network has besides (a second device for the way out, an ingress) is for services.
-    pub(super) fn overlay() -> Self {
-        Self { name: OVERLAY, ..Self::new() }
+    /// Those of a driver whose networks are bridges, too, and more.
+    pub(super) fn named(name: &'static str) -> Self {
+        Self { name, made: Mutex::default(), turn: Mutex::default() }
+    }
+
+    /// The index of a network's bridge, once it is made.
+    pub(super) fn index(&self, network: &NetworkRecord) -> Result<u32, DriverError> {
+        let index = self.made().get(&network.id).map(|device| device.index);
+        Ok(index.ok_or_else(|| Reason::Gone(network.name.clone()))?)
     }
 
     fn made(&self) -> MutexGuard<'_, HashMap<String, Link>> {
@@ -287,7 +283,7 @@ pub(super) fn index_of(netlink: &mut Netlink, device: &str) -> Result<u32, Drive
 
 fn own_bridge(netlink: &mut Netlink, network: &NetworkRecord) -> Result<Option<Link>, DriverError> {
     let mark = mark(network);
-    let own = |link: &Link| link.kind.as_deref() == Some("bridge") && link.alias.as_deref() == Some(&mark);
+    let own = |link: &Link| link.kind.as_deref() == Some("bridge") && link.is_marked(&mark);
     Ok(netlink::links(netlink)?.into_iter().find(own))
 }
 

@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-use super::bridge::OVERLAY;
 use super::options::{DEFAULT_MTU, boolean, mtu, unreadable};
+use super::overlay::OVERLAY;
 use super::{DriverError, Reason, Unfit};
 use crate::book::NetworkRecord;
 

@@ -5,6 +5,7 @@ mod bridge_options;
 mod interface;
 mod nothing;
 mod options;
+mod overlay;
 mod sublink;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::path::Path;
 use caisson_sys::netns::Netns;
 
 pub(crate) use bridge_options::{BridgeOptions, GatewayMode};
+pub(crate) use overlay::{VXLAN_PORT, vni};
 
 use crate::DefaultPool;
 use crate::book::{EndpointRecord, NetworkRecord};
@@ -166,7 +168,7 @@ impl Default for Drivers {
     fn default() -> Self {
         Self([
             Box::new(bridge::Bridge::new()),
-            Box::new(bridge::Bridge::overlay()),
+            Box::new(overlay::Overlay::new()),
             Box::new(nothing::HOST),
             Box::new(nothing::NONE),
             Box::new(sublink::MACVLAN),
@@ -188,14 +190,16 @@ impl Drivers {
 }
 
 /// Removes the devices of these networks' sandboxes that are gone: those that are not in `keep`. Devices of others,
-/// which may be another engine's, are left alone.
+/// which may be another engine's, are left alone. VXLANs go, too: they are made again with their networks, and with the
+/// rules that guard them.
 pub(crate) fn sweep(networks: &[NetworkRecord], keep: &dyn Fn(&str) -> bool) -> Result<(), DriverError> {
     let mut netlink = Netlink::open()?;
     for link in crate::netlink::links(&mut netlink)? {
         let Some(network) = link.alias.as_deref().and_then(|alias| alias.strip_prefix(MARK)) else {
             continue;
         };
-        let ours = link.kind.as_deref() == Some("veth") && networks.iter().any(|known| known.id == network);
+        let is_swept = matches!(link.kind.as_deref(), Some("veth" | "vxlan"));
+        let ours = is_swept && networks.iter().any(|known| known.id == network);
         if ours && !keep(&link.name) {
             crate::netlink::delete_link(&mut netlink, &link.name)?;
         }

@@ -3,16 +3,29 @@
 use caisson_nftables::{Chain, ChainKind, Direction, Hook, Key, Rule, Value, priority};
 
 use super::{Bridge, destination, net, source};
+use crate::drivers::VXLAN_PORT;
 
 /// Behind the following of connections, before the machine's way out.
 const FOLLOWED: i32 = priority::MANGLE - 10;
 
 /// What goes nowhere, whoever has sent it.
+///
+/// The kernel sees to loopback addresses, too, but not on bridges that lead to published ports (`own`).
 pub(super) fn nowhere(bridges: &[Bridge<'_>]) -> Chain {
-    let loopback = Rule::new().is_not(Key::IifName, "lo").is(Key::Ip4Daddr, range("127.0.0.0", 8));
-    let chain = Chain::base("raw", ChainKind::Filter, Hook::Prerouting, priority::RAW)
-        .rule(loopback.counter().drop().comment("loopback addresses are reached from within only"));
-    chain.rules(bridges.iter().flat_map(shut_in))
+    let outside =
+        |key| Rule::new().is_not(Key::IifName, "lo").is(key, range("127.0.0.0", 8)).counter().drop();
+    Chain::base("raw", ChainKind::Filter, Hook::Prerouting, priority::RAW)
+        .rule(outside(Key::Ip4Daddr).comment("loopback addresses are reached from within only"))
+        .rule(outside(Key::Ip4Saddr).comment("nobody else has a loopback address"))
+        .rules(bridges.iter().filter_map(other_nodes))
+        .rules(bridges.iter().flat_map(shut_in))
+}
+
+/// What would come out of a VXLAN: a network has no other nodes.
+fn other_nodes(bridge: &Bridge<'_>) -> Option<Rule> {
+    let vni = Value::Vni(bridge.vni?);
+    let speaks = Rule::new().is(Key::UdpDport, VXLAN_PORT).is(Key::VxlanVni, vni);
+    Some(bridge.comment(speaks.counter().drop(), "no other node speaks"))
 }
 
 /// What has somebody else's address, and would be taken out of the machine. Answers may have: a container that routes for
@@ -22,7 +35,7 @@ pub(super) fn posing(bridges: &[Bridge<'_>]) -> Chain {
         .rules(bridges.iter().flat_map(|bridge| own_addresses(bridge, || bridge.from())))
 }
 
-fn range(address: &str, prefix: u8) -> Value {
+pub(super) fn range(address: &str, prefix: u8) -> Value {
     Value::Net(address.parse().expect("an address"), prefix)
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use caisson_nftables::{Chain, ChainKind, Hook, Key, NatTarget, Rule, ct_status, fib_type, priority};
 
+use super::own::Ways;
 use super::{Bridge, destination, family, net, port_of, source};
 use crate::book::PortRecord;
 
@@ -64,8 +65,9 @@ fn publish(port: &PortRecord, to: Rule) -> Option<Rule> {
 
 /// What leaves gets this system's address. What a container sends to a port that its own neighbour, or itself, has
 /// published gets it, too: else the answer would not come back the same way.
-pub(super) fn sources(bridges: &[Bridge<'_>], native: bool) -> Chain {
+pub(super) fn sources(bridges: &[Bridge<'_>], own: &Ways, native: bool) -> Chain {
     let mut chain = Chain::base("postrouting", ChainKind::Nat, Hook::Postrouting, priority::SRCNAT);
+    chain = chain.rules(own.sources());
     for bridge in bridges.iter().filter(|bridge| !bridge.internal) {
         for ipv4 in [true, false] {
             for range in bridge.ranges(ipv4) {

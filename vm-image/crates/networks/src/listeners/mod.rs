@@ -15,7 +15,6 @@
 //! and ends with it.
 
 mod refused;
-mod sockets;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -33,8 +32,8 @@ use crate::Networks;
 use crate::book::SandboxRecord;
 use crate::networks::{Shared, blocking};
 use crate::ports::Owner;
+use crate::sockets::{self, Socket};
 use refused::Refused;
-use sockets::Socket;
 
 /// How often the kernel is asked while a container is on the network `host`.
 const EVERY: Duration = Duration::from_millis(250);

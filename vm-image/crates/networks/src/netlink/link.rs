@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NlasIterator};
 use netlink_packet_route::link::{
-    InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, IpVlanFlags, IpVlanMode, LinkAttribute,
-    LinkFlags, LinkHeader, LinkInfo, LinkMessage, LinkProtoInfoBridge, MacVlanMode,
+    InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, InfoVxlan, IpVlanFlags, IpVlanMode,
+    LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage, LinkProtoInfoBridge, MacVlanMode,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
@@ -22,6 +22,8 @@ const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_VXLAN_ID: u16 = 1;
 const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_FLUSH: u16 = 24;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
@@ -50,6 +52,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// Whether exactly this is written on it.
+    pub(crate) fn is_marked(&self, mark: &str) -> bool {
+        self.alias.as_deref() == Some(mark)
+    }
+
     fn read(payload: &[u8]) -> Option<Self> {
         let index = LinkHeader::parse(payload).ok()?.index;
         let mut link = Self { index, name: String::new(), alias: None, kind: None };
@@ -66,8 +73,13 @@ impl Link {
 }
 
 fn kind(info: &[u8]) -> Option<String> {
-    let mut inner = NlasIterator::new(info).flatten();
-    inner.find(|a| a.kind() & TYPE_MASK == IFLA_INFO_KIND).map(|a| text(a.value()))
+    find(info, IFLA_INFO_KIND).map(|kind| text(&kind))
+}
+
+/// The value of an attribute.
+fn find(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
+    let mut attributes = NlasIterator::new(attributes).flatten();
+    attributes.find(|attribute| attribute.kind() & TYPE_MASK == kind).map(|found| found.value().to_vec())
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -78,6 +90,18 @@ fn text(bytes: &[u8]) -> String {
 /// All devices of the socket's namespace.
 pub(crate) fn links(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
     netlink.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()), Link::read)
+}
+
+/// The numbers of the VXLANs of the socket's namespace.
+pub(crate) fn vnis(netlink: &mut Netlink) -> io::Result<Vec<u32>> {
+    netlink.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()), |payload| {
+        let info = find(payload.get(HEADER..)?, IFLA_LINKINFO)?;
+        if kind(&info).as_deref() != Some("vxlan") {
+            return None;
+        }
+        let id = find(&find(&info, IFLA_INFO_DATA)?, IFLA_VXLAN_ID)?;
+        Some(u32::from_ne_bytes(*id.first_chunk()?))
+    })
 }
 
 /// The device of this name, if there is one.
@@ -216,6 +240,42 @@ pub(crate) fn create_vlan(name: &str, parent: u32, tag: u16) -> Request {
     }
 }
 
+/// A port of a bridge that leads to other systems, in UDP.
+pub(crate) struct Vxlan<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// The index of the bridge.
+    pub(crate) bridge: u32,
+    /// Its number, which packets carry.
+    pub(crate) vni: u32,
+    /// The UDP port at which it listens.
+    pub(crate) port: u16,
+    /// The size of the largest packet in it, in bytes.
+    pub(crate) mtu: u32,
+}
+
+/// A VXLAN without peers, which learns of none, up.
+pub(crate) fn create_vxlan(vxlan: &Vxlan<'_>) -> Request {
+    let mut message = named(vxlan.name);
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message.attributes.push(LinkAttribute::Mtu(vxlan.mtu));
+    message.attributes.push(LinkAttribute::Controller(vxlan.bridge));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Vxlan),
+        LinkInfo::Data(InfoData::Vxlan(vec![
+            InfoVxlan::Id(vxlan.vni),
+            InfoVxlan::Port(vxlan.port),
+            InfoVxlan::Learning(false),
+        ])),
+    ]));
+    Request {
+        doing: format!("create the VXLAN {}", vxlan.name),
+        message: RouteNetlinkMessage::NewLink(message),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    }
+}
+
 /// Waits until a device that was brought up carries packets: its other end is up, too, and a bridge forwards.
 ///
 /// The kernel notices such a change some time later, up to a second, and drops what is sent before. Asking after a
@@ -234,8 +294,7 @@ pub(crate) fn await_carrier(netlink: &mut Netlink, index: u32) -> io::Result<()>
 }
 
 fn operates(payload: &[u8]) -> Option<bool> {
-    let mut attributes = NlasIterator::new(payload.get(HEADER..)?).flatten();
-    attributes.find(|a| a.kind() & TYPE_MASK == IFLA_OPERSTATE).map(|a| a.value() == [IF_OPER_UP])
+    find(payload.get(HEADER..)?, IFLA_OPERSTATE).map(|state| state == [IF_OPER_UP])
 }
 
 /// Leaves a text on a device, which says whose it is.

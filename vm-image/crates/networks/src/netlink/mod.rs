@@ -23,9 +23,9 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 pub(crate) use address::add_address;
 pub(crate) use link::{
-    Link, Sublink, SublinkKind, Veth, await_carrier, create_bridge, create_dummy, create_sublink,
-    create_veth, create_vlan, delete_link, find_link, isolate_from_neighbours, isolate_port, links, rename,
-    set_alias, set_up,
+    Link, Sublink, SublinkKind, Veth, Vxlan, await_carrier, create_bridge, create_dummy, create_sublink,
+    create_veth, create_vlan, create_vxlan, delete_link, find_link, isolate_from_neighbours, isolate_port,
+    links, rename, set_alias, set_up, vnis,
 };
 pub(crate) use route::{connected_ranges, delete_default_route, set_default_route};
 
@@ -39,7 +39,7 @@ const DUMP_ATTEMPTS: usize = 8;
 #[derive(Debug, thiserror::Error)]
 #[error("could not {doing}")]
 pub(crate) struct NetlinkError {
-    doing: String,
+    pub(crate) doing: String,
     pub(crate) source: io::Error,
 }
 

@@ -32,7 +32,8 @@ use crate::{HostPort, HostPorts, PortBinding, PublishedPort};
 /// Who opens published ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Publisher {
-    /// This system: its own addresses are bound here and bytes are copied to the containers.
+    /// This system: its own addresses are bound here; rules of its packet filter lead to the containers, and where they
+    /// cannot, bytes are copied.
     Native,
     /// The host of the machine, asked over this unix socket by `caisson_guest_proto`'s PORTS.
     External(PathBuf),
@@ -246,7 +247,7 @@ impl Ports {
 }
 
 impl PortRecord {
-    fn of(forward: &PortForward) -> Self {
+    pub(crate) fn of(forward: &PortForward) -> Self {
         let published = PublishedPort {
             container_port: crate::ContainerPort(forward.target.port()),
             protocol: forward.protocol,

@@ -1,4 +1,4 @@
-//! Ports of this system: bound here, their bytes copied to the containers.
+//! Ports of this system: bound here, and the bytes of what the firewall does not lead to the containers are copied to them.
 
 use std::collections::HashMap;
 use std::io;

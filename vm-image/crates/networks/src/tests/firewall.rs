@@ -95,7 +95,7 @@ fn another_machine_reaches_published_ports_and_nothing_else() {
         assert!(other.inside(|| cannot_connect(published(8081))), "a port of this system's loopback only");
         let direct = SocketAddr::new(address(&web), 80);
         assert!(other.inside(|| cannot_connect(direct)), "past the published port");
-        // This system itself, and other networks' containers by it, are served by its socket.
+        // This system itself, and containers by its socket.
         converse(connect(published(8080)).unwrap(), &server);
         networks.create(plain("else")).await.unwrap();
         let elsewhere = networks.attach(on("else", "e", vec![])).await.unwrap();
@@ -188,18 +188,12 @@ fn no_route_leads_out_of_an_internal_network_and_nobody_poses_as_another() {
         networks.create(CreateRequest { internal: true, ..plain("inner") }).await.unwrap();
         let inner = networks.attach(on("inner", "i", vec![])).await.unwrap();
         let gateway = networks.inspect("inner").unwrap().pools[0].gateway.unwrap().to_string();
-        // A packet is counted where it is dropped: before anybody else could have taken it.
-        let dropped = |comment: &str| {
-            let listed = Command::new("nft").args(["list", "table", "inet", "caisson"]).output().unwrap();
-            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-            listed.lines().any(|line| line.contains(comment) && !line.contains("packets 0"))
-        };
         inside(&inner, || {
             run(&["ip", "route", "add", "default", "via", &gateway]);
             assert!(cannot_connect(there));
             Ok(())
         });
-        assert!(dropped("inner: internal, nobody gets out"));
+        assert!(has_dropped("inner: internal, nobody gets out"));
 
         let liar = networks.attach(on("bridge", "liar", vec![])).await.unwrap();
         inside(&liar, || {
@@ -210,7 +204,7 @@ fn no_route_leads_out_of_an_internal_network_and_nobody_poses_as_another() {
             Ok(())
         });
         assert_eq!(theirs.accept().unwrap().1.ip().to_string(), OURS, "under its own address it got out");
-        assert!(dropped("bridge: nobody has another's address"));
+        assert!(has_dropped("bridge: nobody has another's address"));
     });
 }
 
@@ -236,5 +230,146 @@ fn the_rules_are_what_the_records_say_after_a_kill() {
         again.close().await;
         let left = Command::new("nft").args(["list", "tables"]).output().unwrap();
         assert!(!String::from_utf8_lossy(&left.stdout).contains("caisson"), "nothing is left");
+    });
+}
+
+/// Whether packets were dropped by the rule with this comment: counted, so before anybody else could have taken them.
+fn has_dropped(comment: &str) -> bool {
+    let listed = Command::new("nft").args(["list", "table", "inet", "caisson"]).output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    listed.lines().any(|line| line.contains(comment) && !line.contains("packets 0"))
+}
+
+/// Whether this system has a connection of its own at one of its ports, as a socket that copies has.
+fn is_served_by_a_socket(port: u16) -> bool {
+    const ESTABLISHED: &str = "01";
+    let sockets = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    sockets.lines().skip(1).any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields[1].ends_with(&format!(":{port:04X}")) && fields[3] == ESTABLISHED
+    })
+}
+
+fn routes_loopback(device: &str) -> bool {
+    let switch = format!("/proc/sys/net/ipv4/conf/{device}/route_localnet");
+    std::fs::read_to_string(switch).unwrap().trim() == "1"
+}
+
+#[test]
+fn own_connections_are_led_past_the_socket_and_end_with_the_port() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        let _other = OtherMachine::new();
+        let wishes = vec![
+            publish(None, HostPorts::exactly(8080)),
+            publish(Some("127.0.0.1"), HostPorts::exactly(8081)),
+            publish(Some(OURS), HostPorts::exactly(8082)),
+            publish(Some("::1"), HostPorts::exactly(8083)),
+        ];
+        let web = networks.attach(request("web", wishes)).await.unwrap();
+        let server = listen_in(&web);
+        let mut clients = Vec::new();
+        for (address, port, led) in [
+            ("127.0.0.1", 8080, true),
+            ("127.0.0.9", 8080, true),
+            (OURS, 8080, true),
+            ("127.0.0.1", 8081, true),
+            (OURS, 8082, true),
+            ("::1", 8083, false),
+        ] {
+            let client = connect(SocketAddr::new(address.parse().unwrap(), port)).unwrap();
+            let (served, from) = server.accept().unwrap();
+            assert_eq!(from.ip().to_string(), "172.17.0.1", "{address}:{port}");
+            if led {
+                assert!(!is_served_by_a_socket(port), "{address}:{port}");
+                clients.push((client, served));
+            }
+        }
+        assert!(connect(SocketAddr::new(OURS.parse().unwrap(), 8081)).is_err(), "a port of the loopback");
+        let theirs = TcpListener::bind("127.0.0.1:9000").unwrap();
+        let kept = connect(theirs.local_addr().unwrap()).unwrap();
+
+        networks.detach("web").await.unwrap();
+        for (mut client, _) in clients {
+            let ended = client.read(&mut [0]);
+            assert!(
+                matches!(&ended, Ok(0))
+                    || ended.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
+            );
+        }
+        assert!(connect("127.0.0.1:8080".parse().unwrap()).is_err());
+        converse(kept, &theirs);
+    });
+}
+
+/// A container with every right over its own network sends to and from loopback addresses.
+#[test]
+fn loopback_addresses_are_routed_where_they_must_and_stay_this_systems_own() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        networks.create(plain("else")).await.unwrap();
+        let liar = networks.attach(on("else", "liar", vec![])).await.unwrap();
+        let bridge = format!("br-{}", &networks.inspect("else").unwrap().id[..12]);
+        assert!(!routes_loopback(&bridge));
+        let port = vec![publish(Some("127.0.0.1"), HostPorts::exactly(8080))];
+        let _web = networks.attach(on("else", "web", port)).await.unwrap();
+        assert!(routes_loopback(&bridge) && !routes_loopback("lo"), "where it must");
+
+        let _private = TcpListener::bind("127.0.0.1:9000").unwrap();
+        let open = TcpListener::bind("0.0.0.0:9001").unwrap();
+        let gateway = networks.inspect("else").unwrap().pools[0].gateway.unwrap().to_string();
+        inside(&liar, || {
+            std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1")?;
+            run(&["ip", "addr", "del", "127.0.0.1/8", "dev", "lo"]);
+            run(&["ip", "route", "flush", "table", "local", "dev", "lo"]);
+            run(&["ip", "route", "add", "127.0.0.1", "via", &gateway]);
+            for port in [8080, 9000] {
+                assert!(cannot_connect(SocketAddr::new("127.0.0.1".parse().unwrap(), port)), "{port}");
+            }
+            run(&["ip", "addr", "add", "127.0.0.2/32", "dev", "eth0"]);
+            run(&["ip", "route", "replace", &gateway, "dev", "eth0", "src", "127.0.0.2"]);
+            assert!(cannot_connect(SocketAddr::new(gateway.parse().unwrap(), 9001)));
+            Ok(())
+        });
+        open.set_nonblocking(true).unwrap();
+        assert!(open.accept().is_err(), "somebody came from a loopback address");
+        assert!(has_dropped("loopback addresses are reached from within only"));
+        assert!(has_dropped("nobody else has a loopback address"));
+
+        networks.detach("web").await.unwrap();
+        assert!(!routes_loopback(&bridge), "nobody needs it any more");
+    });
+}
+
+#[test]
+fn what_an_engine_that_was_killed_has_left_open_is_closed() {
+    in_own_system(async |home| {
+        let first = home.open().await;
+        let port = vec![publish(None, HostPorts::exactly(8080))];
+        first.attach(request("web", port)).await.unwrap();
+        let ports = first.shared.book().sandbox("web").unwrap().ports.clone();
+        first.shared.ports.close(&ports).await;
+        drop(first);
+        assert!(routes_loopback("docker0"));
+        let second = home.open().await;
+        second.restore(&[]).await;
+        second.attach(request("other", vec![])).await.unwrap();
+        assert!(!routes_loopback("docker0"));
+    });
+}
+
+#[test]
+fn rules_that_somebody_else_takes_away_are_there_again_at_once() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        networks.attach(request("web", vec![publish(None, HostPorts::exactly(8080))])).await.unwrap();
+        for _ in 0..3 {
+            run(&["nft", "flush", "ruleset"]);
+            let listed = || Command::new("nft").args(["list", "table", "inet", "caisson"]).output().unwrap();
+            while !listed().status.success() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert!(String::from_utf8_lossy(&listed().stdout).contains("loopback addresses"));
+        }
     });
 }

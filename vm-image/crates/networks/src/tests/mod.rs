@@ -6,6 +6,8 @@ mod crashes;
 mod dns;
 mod firewall;
 mod latency;
+mod overlay;
+mod properties;
 mod publishing;
 mod sandboxes;
 mod user_defined;

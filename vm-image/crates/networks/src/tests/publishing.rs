@@ -161,12 +161,14 @@ fn a_published_udp_port_answers_each_client_with_its_own_answers() {
 }
 
 #[test]
-fn a_connection_to_a_container_that_does_not_listen_is_reset() {
+fn a_connection_to_a_container_that_does_not_listen_is_refused_or_reset() {
     in_own_system(async |home| {
         let networks = home.open().await;
         networks.attach(request("web", vec![publish(None, HostPorts::exactly(8080))])).await.unwrap();
+        let [ipv4, ipv6] = local(8080);
+        assert_eq!(connect(ipv4).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
         // The reset may come before the client has looked whether it is connected.
-        let error = connect(local(8080)[0]).and_then(|mut client| client.read(&mut [0])).unwrap_err();
+        let error = connect(ipv6).and_then(|mut client| client.read(&mut [0])).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     });
 }
@@ -196,7 +198,7 @@ fn much_data_arrives_whole_both_ways_at_once() {
         let server = listen_in(&sandbox);
         let (to, back) = (pattern(31), pattern(37));
         std::thread::scope(|scope| {
-            scope.spawn(|| exchange(&connect(local(8080)[0]).unwrap(), &to, &back));
+            scope.spawn(|| exchange(&connect(local(8080)[1]).unwrap(), &to, &back));
             scope.spawn(|| exchange(&server.accept().unwrap().0, &back, &to));
         });
     });
@@ -209,7 +211,7 @@ fn a_reader_that_rests_holds_up_its_writer_and_nobody_else() {
         let sandbox =
             networks.attach(request("web", vec![publish(None, HostPorts::exactly(8080))])).await.unwrap();
         let server = listen_in(&sandbox);
-        let mut client = connect(local(8080)[0]).unwrap();
+        let mut client = connect(local(8080)[1]).unwrap();
         let (_served, _) = server.accept().unwrap();
         client.set_nonblocking(true).unwrap();
         let mut sent = 0;
@@ -229,7 +231,7 @@ fn a_reader_that_rests_holds_up_its_writer_and_nobody_else() {
             }
             assert!(sent < 1 << 30, "a gigabyte went nowhere");
         }
-        converse(connect(local(8080)[1]).unwrap(), &server);
+        converse(connect(local(8080)[0]).unwrap(), &server);
     });
 }
 
@@ -242,7 +244,7 @@ fn the_answer_of_a_server_that_takes_no_more_arrives() {
             networks.attach(request("web", vec![publish(None, HostPorts::exactly(8080))])).await.unwrap();
         let server = listen_in(&sandbox);
         for turn in 0..20 {
-            let client = connect(local(8080)[0]).unwrap();
+            let client = connect(local(8080)[1]).unwrap();
             let (mut served, _) = server.accept().unwrap();
             std::thread::scope(|scope| {
                 scope.spawn(|| while (&client).write_all(&[0; 64 << 10]).is_ok() {});

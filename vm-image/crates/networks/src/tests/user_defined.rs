@@ -343,25 +343,6 @@ fn a_bridge_that_the_user_has_made_is_used_and_stays() {
     });
 }
 
-#[test]
-fn an_overlay_that_containers_may_join_is_a_bridge_of_its_own_range() {
-    in_own_system(async |home| {
-        let networks = home.open().await;
-        let overlay = |attachable| CreateRequest { driver: "overlay".into(), attachable, ..plain("over") };
-        let refused = networks.create(overlay(false)).await.unwrap_err();
-        assert!(chain(&refused).starts_with("This node is not a swarm manager."));
-        let made = networks.create(overlay(true)).await.unwrap();
-        assert_eq!(
-            (made.driver.as_str(), made.pools[0].subnet.to_string().as_str()),
-            ("overlay", "10.0.0.0/24")
-        );
-        let a = networks.attach(on("over", "a", vec![])).await.unwrap();
-        let b = networks.attach(on("over", "b", vec![])).await.unwrap();
-        let server = listen_in(&a);
-        converse(inside(&b, || connect(SocketAddr::new(address(&a), 80))), &server);
-    });
-}
-
 /// A join whose network becomes the way out.
 fn first(network: &str) -> Join {
     Join { gw_priority: 1, ..join(network) }

@@ -1,29 +1,37 @@
-//! The sockets of this system that wait for others, and whose they are (sock_diag(7)).
+//! The sockets of this system (sock_diag(7)): those that wait for others, and the connections.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 
 use caisson_guest_proto::PortProtocol;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlasIterator};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlasIterator,
+};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
 };
 
-/// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`.
+/// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY` of `linux/sock_diag.h`.
 const BY_FAMILY: u16 = 20;
+const DESTROY: u16 = 21;
 /// `struct inet_diag_msg` of `linux/inet_diag.h`, in bytes, and where its fields are.
 const MESSAGE: usize = 72;
 const FAMILY: usize = 0;
+const ID: std::ops::Range<usize> = 4..52;
 const PORT: usize = 4;
+const PEER_PORT: usize = 6;
 const ADDRESS: usize = 8;
+const PEER_ADDRESS: usize = 24;
 /// Attributes (`INET_DIAG_*`).
 const V6_ONLY: u16 = 11;
 const CGROUP: u16 = 21;
 /// States of TCP; a UDP socket that no one address is connected to has the second.
 const LISTEN: u32 = 1 << 10;
 const CLOSE: u32 = 1 << 7;
+/// Those of TCP in which a socket has a peer and a process.
+const CONNECTED: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 
 const INET: u8 = 2;
 const INET6: u8 = 10;
@@ -38,22 +46,21 @@ const EPHEMERAL: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 /// A socket that waits for others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Socket {
-    pub(super) protocol: PortProtocol,
-    pub(super) address: IpAddr,
-    pub(super) port: u16,
+pub(crate) struct Socket {
+    pub(crate) protocol: PortProtocol,
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
     /// Whether one of IPv6 takes IPv6 only.
-    pub(super) v6_only: bool,
+    pub(crate) v6_only: bool,
     /// The id of the cgroup in which it was made.
-    pub(super) cgroup: u64,
+    pub(crate) cgroup: u64,
 }
 
 /// All of them, in the calling thread's network namespace.
 ///
 /// A UDP socket under a number of the kernel's own choice asks others rather than waits for them, and is left out.
-pub(super) fn waiting() -> io::Result<Vec<Socket>> {
-    let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
+pub(crate) fn waiting() -> io::Result<Vec<Socket>> {
+    let socket = open()?;
     let mut all = Vec::new();
     for (protocol, number, states) in [(PortProtocol::Tcp, TCP, LISTEN), (PortProtocol::Udp, UDP, CLOSE)] {
         for family in [INET, INET6] {
@@ -67,19 +74,50 @@ pub(super) fn waiting() -> io::Result<Vec<Socket>> {
     Ok(all)
 }
 
-/// `struct nlmsghdr` and `struct inet_diag_req_v2`.
+/// Ends the TCP connections of this system's own, to their processes and their peers, that `is_one` says of their own
+/// address and their peer's. In the calling thread's network namespace; the kernel needs `CONFIG_INET_DIAG_DESTROY`.
+pub(crate) fn end_connections(is_one: impl Fn(SocketAddr, SocketAddr) -> bool) -> io::Result<()> {
+    let socket = open()?;
+    for family in [INET, INET6] {
+        let mut ids = Vec::new();
+        dump(&socket, &request(family, TCP, CONNECTED), |message| {
+            // A socket of IPv6 may speak IPv4.
+            let plain = |(address, port): (IpAddr, u16)| SocketAddr::new(address.to_canonical(), port);
+            let ends = address(message, PORT, ADDRESS).zip(address(message, PEER_PORT, PEER_ADDRESS));
+            let is_wanted = ends.is_some_and(|(local, remote)| is_one(plain(local), plain(remote)));
+            ids.extend(message.get(ID).filter(|_| is_wanted).map(<[u8]>::to_vec));
+        })?;
+        for id in ids {
+            let request = message(DESTROY, NLM_F_REQUEST | NLM_F_ACK, [family, TCP], CONNECTED, &id);
+            dump(&socket, &request, |_| {})?;
+        }
+    }
+    Ok(())
+}
+
+fn open() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?)
+}
+
 fn request(family: u8, protocol: u8, states: u32) -> Vec<u8> {
+    message(BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, [family, protocol], states, &[])
+}
+
+/// `struct nlmsghdr` and `struct inet_diag_req_v2`.
+fn message(kind: u16, flags: u16, [family, protocol]: [u8; 2], states: u32, id: &[u8]) -> Vec<u8> {
     const LENGTH: usize = 16 + 56;
     let mut bytes = u32::try_from(LENGTH).expect("it is short").to_ne_bytes().to_vec();
-    bytes.extend_from_slice(&BY_FAMILY.to_ne_bytes());
-    bytes.extend_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(&flags.to_ne_bytes());
     bytes.extend_from_slice(&[0; 8]);
     bytes.extend_from_slice(&[family, protocol, 0, 0]);
     bytes.extend_from_slice(&states.to_ne_bytes());
+    bytes.extend_from_slice(id);
     bytes.resize(LENGTH, 0);
     bytes
 }
 
+/// Asks for something, and reads the answers to their end.
 fn dump(socket: &OwnedFd, request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
     send(socket, request, SendFlags::empty())?;
     let mut buffer = vec![0; RECEIVE_BYTES];
@@ -98,9 +136,12 @@ fn dump(socket: &OwnedFd, request: &[u8], mut each: impl FnMut(&[u8])) -> io::Re
     }
 }
 
-/// A kernel without this family or protocol has no such sockets.
+/// A kernel without this family or protocol has no such sockets, and one that is gone has ended.
 fn refused(payload: &[u8]) -> io::Result<()> {
     let code = payload.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+    if code == 0 {
+        return Ok(());
+    }
     let error = io::Error::from_raw_os_error(code.wrapping_neg());
     match error.kind() {
         io::ErrorKind::NotFound => Ok(()),
@@ -109,13 +150,7 @@ fn refused(payload: &[u8]) -> io::Result<()> {
 }
 
 fn read(message: &[u8], protocol: PortProtocol) -> Option<Socket> {
-    let port = u16::from_be_bytes(*message.get(PORT..)?.first_chunk()?);
-    let address = message.get(ADDRESS..)?;
-    let address = match *message.get(FAMILY)? {
-        INET => IpAddr::from(Ipv4Addr::from(*address.first_chunk::<4>()?)),
-        INET6 => IpAddr::from(Ipv6Addr::from(*address.first_chunk::<16>()?)),
-        _ => return None,
-    };
+    let (address, port) = address(message, PORT, ADDRESS)?;
     let (mut v6_only, mut cgroup) = (false, None);
     for attribute in NlasIterator::new(message.get(MESSAGE..)?).flatten() {
         match attribute.kind() {
@@ -125,6 +160,18 @@ fn read(message: &[u8], protocol: PortProtocol) -> Option<Socket> {
         }
     }
     (port != 0).then_some(Socket { protocol, address, port, v6_only, cgroup: cgroup? })
+}
+
+/// An address and a port of a socket, at these places of the message.
+fn address(message: &[u8], port: usize, address: usize) -> Option<(IpAddr, u16)> {
+    let port = u16::from_be_bytes(*message.get(port..)?.first_chunk()?);
+    let address = message.get(address..)?;
+    let address = match *message.get(FAMILY)? {
+        INET => IpAddr::from(Ipv4Addr::from(*address.first_chunk::<4>()?)),
+        INET6 => IpAddr::from(Ipv6Addr::from(*address.first_chunk::<16>()?)),
+        _ => return None,
+    };
+    Some((address, port))
 }
 
 /// Linux' own default, where it does not tell.

@@ -1,0 +1,149 @@
+//! Networks of several nodes, of which here is one.
+
+use std::net::UdpSocket;
+use std::process::Command;
+
+use super::*;
+use crate::error::chain;
+use crate::{CreateRequest, ErrorKind};
+
+const VNIS: &str = "com.docker.network.driver.overlay.vxlanid_list";
+
+fn overlay(name: &str) -> CreateRequest {
+    CreateRequest {
+        name: name.into(),
+        driver: "overlay".into(),
+        attachable: true,
+        ..CreateRequest::default()
+    }
+}
+
+fn with_option(name: &str, option: &str, value: &str) -> CreateRequest {
+    CreateRequest { options: [(option.to_owned(), value.to_owned())].into(), ..overlay(name) }
+}
+
+/// What this system tells of its VXLANs, one a line.
+fn vxlans() -> Vec<String> {
+    let output = Command::new("ip").args(["-d", "-o", "link", "show", "type", "vxlan"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn an_overlay_that_containers_may_join_is_a_bridge_with_a_vxlan() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        let refused =
+            networks.create(CreateRequest { attachable: false, ..overlay("over") }).await.unwrap_err();
+        assert!(chain(&refused).starts_with("This node is not a swarm manager."));
+        let made = networks.create(overlay("over")).await.unwrap();
+        assert_eq!(
+            (made.driver.as_str(), made.pools[0].subnet.to_string().as_str()),
+            ("overlay", "10.0.0.0/24")
+        );
+        assert_eq!(made.options[VNIS], "4096");
+        let a = networks.attach(on("over", "a", vec![])).await.unwrap();
+        let b = networks.attach(on("over", "b", vec![])).await.unwrap();
+        let server = listen_in(&a);
+        converse(inside(&b, || connect(SocketAddr::new(address(&a), 80))), &server);
+
+        let [vxlan] = &vxlans()[..] else { panic!("{:?}", vxlans()) };
+        let bridge = format!("master br-{}", &made.id[..12]);
+        for property in ["vxlan id 4096", "dstport 4789", "nolearning", "mtu 1450", "state UNKNOWN", &bridge]
+        {
+            assert!(vxlan.contains(property), "{property}: {vxlan}");
+        }
+        for container in ["a", "b"] {
+            networks.detach(container).await.unwrap();
+        }
+        networks.remove("over").await.unwrap();
+        assert_eq!(vxlans(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn each_overlay_has_a_number_of_its_own() {
+    in_own_system(async |home| {
+        // One that is another program's is not taken either.
+        let other = netlink::create_bridge("br9", crate::Mac([2, 0, 0, 0, 0, 9]), 1500);
+        let mut kernel = Netlink::open().unwrap();
+        kernel.batch(vec![other]).unwrap();
+        let bridge = netlink::find_link(&mut kernel, "br9").unwrap().unwrap().index;
+        let vxlan = netlink::Vxlan { name: "vx9", bridge, vni: 4097, port: 4789, mtu: 1450 };
+        kernel.batch(vec![netlink::create_vxlan(&vxlan)]).unwrap();
+
+        let networks = home.open().await;
+        for (request, number) in
+            [(overlay("one"), "4096"), (overlay("two"), "4098"), (with_option("asked", VNIS, "77,78"), "77")]
+        {
+            assert_eq!(networks.create(request).await.unwrap().options[VNIS], number);
+        }
+        let taken = networks.create(with_option("late", VNIS, "4098")).await.unwrap_err();
+        assert_eq!(
+            chain(&taken),
+            "could not assign vxlan id 4098 to pool 10.0.3.0/24: requested bit is already allocated"
+        );
+        networks.remove("two").await.unwrap();
+        assert_eq!(networks.create(overlay("three")).await.unwrap().options[VNIS], "4098");
+        networks.close().await;
+        assert_eq!(devices(), ["br9", "vx9"]);
+    });
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_its_reason() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        for (option, value, kind, why) in [
+            ("encrypted", "", ErrorKind::Forbidden, "option encrypted is not supported: "),
+            ("encrypted", "true", ErrorKind::Forbidden, "option encrypted is not supported: "),
+            (VNIS, "x", ErrorKind::Invalid, "invalid vxlan id value \"x\" passed"),
+        ] {
+            let refused = networks.create(with_option("over", option, value)).await.unwrap_err();
+            assert!(chain(&refused).starts_with(why), "{}", chain(&refused));
+            assert_eq!(refused.kind(), kind);
+        }
+        assert!(networks.inspect("over").is_err());
+        assert_eq!(vxlans(), Vec::<String>::new());
+    });
+}
+
+/// A packet to the VXLAN, from a container of another network, with a frame for all in it.
+#[test]
+fn nobody_speaks_on_an_overlay_who_is_not_on_it() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        networks.create(overlay("over")).await.unwrap();
+        let outsider = networks.attach(on("bridge", "outsider", vec![])).await.unwrap();
+        let header = [8, 0, 0, 0, 0, 0x10, 0, 0];
+        let frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], &[8, 6], &[0; 46]].concat();
+        inside(&outsider, || {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.send_to(&[&header[..], &frame].concat(), "172.17.0.1:4789")
+        });
+        let listed = Command::new("nft").args(["list", "table", "inet", "caisson"]).output().unwrap();
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let rule = listed.lines().find(|line| line.contains("over: no other node speaks")).unwrap();
+        assert!(rule.contains("counter packets 1 "), "{rule}");
+        let told = Command::new("ip").args(["-s", "-o", "link", "show", "type", "vxlan"]).output().unwrap();
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        let received = told.split("RX:").nth(1).and_then(|text| text.split('\\').nth(1)).unwrap();
+        assert!(received.trim_start().starts_with("0 "), "{told}");
+    });
+}
+
+#[test]
+fn an_overlay_is_whole_again_after_a_kill() {
+    in_own_system(async |home| {
+        let first = home.open().await;
+        first.create(overlay("over")).await.unwrap();
+        drop(first);
+        assert_eq!(vxlans().len(), 1);
+        let second = home.open().await;
+        assert_eq!(vxlans().len(), 0, "one without the rules that guard it");
+        second.attach(on("over", "a", vec![])).await.unwrap();
+        assert_eq!(vxlans().len(), 1);
+        second.detach("a").await.unwrap();
+        second.close().await;
+        assert_eq!(devices(), Vec::<String>::new());
+    });
+}
