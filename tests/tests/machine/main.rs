@@ -1,6 +1,6 @@
 //! The machine as a user has it, under QEMU: the same cases as natively through the host's socket, and its own life.
 //!
-//! One boot serves all cases; those of [`limits`], [`systemd`], [`networks`], [`egress`], [`flows`], [`host`], [`sleep`],
+//! One boot serves all cases; those of [`limits`], [`systemd`], [`networks`], [`registry`], [`egress`], [`flows`], [`host`], [`sleep`],
 //! [`life`] and [`inside`] come after, in order, because each leaves the machine running.
 
 /// The cases of a module, each named after its function.
@@ -17,6 +17,7 @@ mod inside;
 mod life;
 mod limits;
 mod networks;
+mod registry;
 mod sleep;
 mod systemd;
 
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         ("limits", limits::CASES),
         ("systemd", systemd::CASES),
         ("networks", networks::CASES),
+        ("registry", registry::CASES),
         ("egress", egress::CASES),
         ("flows", flows::CASES),
         ("host", host::CASES),

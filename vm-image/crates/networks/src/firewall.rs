@@ -1,7 +1,7 @@
 //! What passes between networks, and between them and the rest: one table of the kernel's packet filter.
 //!
 //! The table is made anew from the records at each change and replaces the one before it in one transaction; all that is
-//! read back is whether there is one still, and where others use the packet filter, too, that is followed (`watch`). So it
+//! read back is whether there is one still, when others change rules (`watch`). So it
 //! is right after a start, whatever a crash left, and `nft list table inet caisson` shows all of it.
 //!
 //! - Nobody is somebody else: what leaves a bridge has an address of its network, whatever rights its sender has (`raw`).
@@ -16,7 +16,8 @@
 //! - What leaves gets this system's address, unless the network says otherwise (`translation`).
 //! - A published port leads from other machines straight to the container, which sees the client's own address. To ports of
 //!   one loopback address they are not led.
-//! - This system's own connections to published ports are led the same way, for speed (`own`).
+//! - This system's own connections to published ports are led the same way (`own`): natively for speed, and in the machine, where
+//!   ports have no sockets, so that a registry in a container is `localhost:5000` for the engine, too.
 //!
 //! Containers that ask for a published port of this system are served by its socket: the rules let what comes from
 //! our own bridges pass to it, so that networks stay apart. In the machine the sockets are those of its host, and rules
@@ -94,8 +95,7 @@ impl Firewall {
         // Somebody else may have flushed all tables of this system.
         let is_there = written.is_some() && kernel.has_table(Family::Inet, TABLE).map_err(refused)?;
         let bridges: Vec<Bridge<'_>> = networks.iter().filter_map(Bridge::of).collect();
-        let own =
-            if self.native { Self::own_ways(&kernel, &bridges, &ports, is_there)? } else { Ways::default() };
+        let own = self.own_ways(&kernel, &bridges, &ports, is_there)?;
         let table = table(&bridges, &ports, &own, self.native);
         if is_there && written.as_ref().is_some_and(|written| written.table == table) {
             return Ok(());
@@ -106,16 +106,15 @@ impl Firewall {
         }
         kernel.replace(&table).map_err(refused)?;
         let before = written.replace(Written { table, own: own.clone() });
-        if self.native {
-            own.close_loopback(bridges.iter().map(|bridge| bridge.device));
-            own.end(before.as_ref().map(|before| &before.own));
-        }
+        own.close_loopback(bridges.iter().map(|bridge| bridge.device));
+        own.end(before.as_ref().map(|before| &before.own));
         Ok(())
     }
 
     /// The ways of this system's own connections. Those of loopback addresses are opened only behind the rules that guard
     /// them, which are in every table.
     fn own_ways(
+        &self,
         kernel: &Kernel,
         bridges: &[Bridge<'_>],
         ports: &[PortRecord],
@@ -126,7 +125,7 @@ impl Firewall {
             return Ok(own);
         }
         if !is_guarded {
-            kernel.replace(&table(bridges, ports, &own, true)).map_err(refused)?;
+            kernel.replace(&table(bridges, ports, &own, self.native)).map_err(refused)?;
         }
         Ok(own.open_loopback())
     }

@@ -216,12 +216,10 @@ impl Networks {
         // Only now: a task that is quick would find nothing behind its weak reference before.
         {
             let mut tasks = shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            match publisher {
-                Publisher::External(_) => {
-                    tasks.spawn(listeners::follow(Arc::downgrade(&shared), listeners_changed))
-                }
-                Publisher::Native => tasks.spawn(firewall::watch::keep(Arc::downgrade(&shared))),
-            };
+            tasks.spawn(firewall::watch::keep(Arc::downgrade(&shared)));
+            if let Publisher::External(_) = publisher {
+                tasks.spawn(listeners::follow(Arc::downgrade(&shared), listeners_changed));
+            }
         }
         Ok(Self { shared })
     }

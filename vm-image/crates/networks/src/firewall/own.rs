@@ -1,6 +1,6 @@
 //! Connections of this system itself to published ports: led straight to the containers, past the ports' own sockets.
 //!
-//! The sockets stay. They keep the numbers from others, and serve what cannot be led: UDP, where a conversation has no
+//! In the machine there is no other way: the ports' sockets are those of its host. Natively the sockets stay. They keep the numbers from others, and serve what cannot be led: UDP, where a conversation has no
 //! end that would free its way; IPv6, whose loopback address is never routed; what comes from containers; and bridges on
 //! which this system has no address to send from. As behind the sockets, the client's address is the gateway's.
 //!
