@@ -23,6 +23,7 @@ machine_cases![
     the_host_is_out_of_reach_by_vsock,
     neighbours_meet_in_every_mode_of_ipvlan,
     a_vlan_is_made_for_its_networks_and_goes_with_the_last,
+    a_network_on_a_card_of_the_host_is_refused_with_what_there_is_instead,
 ];
 
 /// `host.docker.internal`.
@@ -228,5 +229,19 @@ fn a_vlan_is_made_for_its_networks_and_goes_with_the_last(machine: &Machine) -> 
     docker.ok(["network", "rm", "m-two"])?;
     ensure!(on_machine(devices)? == "wire0", "the VLAN is left");
     on_machine("ip link del wire0")?;
+    Ok(())
+}
+
+fn a_network_on_a_card_of_the_host_is_refused_with_what_there_is_instead(machine: &Machine) -> Result<()> {
+    for (parent, why) in [
+        ("enp3s0", "invalid subinterface vlan name enp3s0"),
+        ("enp3s0.10", "-o parent interface was not found on the host: enp3s0"),
+    ] {
+        let option = format!("parent={parent}");
+        let refused =
+            machine.docker().run(["network", "create", "-d", "macvlan", "-o", &option, "on-card"])?;
+        let told = refused.err.contains(why) && refused.err.contains("none of this computer's network cards");
+        ensure!(refused.status == 1 && told, "{refused:?}");
+    }
     Ok(())
 }

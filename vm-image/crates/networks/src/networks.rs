@@ -181,9 +181,10 @@ impl Networks {
     pub async fn open(root: &Path, exec_root: &Path, options: Options) -> Result<Self, OpenError> {
         let (root, exec_root) = (root.to_owned(), exec_root.to_owned());
         let Options { publisher, default_pools, avoid, name_servers } = options;
+        let drivers = Drivers::new(matches!(publisher, Publisher::External(_)));
         let opened = blocking(move || {
             let ranges = avoid.as_deref().map(ipam::read_ranges).unwrap_or_default();
-            put_in_order(&root, &exec_root, default_pools, &ranges).map(|opened| (opened, avoid))
+            put_in_order(&root, &exec_root, drivers, default_pools, &ranges).map(|opened| (opened, avoid))
         });
         let (Opened { records, netns_dir, drivers, pools }, avoid) = opened.await?;
         let recorded: Vec<PortForward> = {
@@ -308,6 +309,7 @@ struct Opened {
 fn put_in_order(
     root: &Path,
     exec_root: &Path,
+    drivers: Drivers,
     mut pools: Vec<DefaultPool>,
     avoid: &[Subnet],
 ) -> Result<Opened, OpenError> {
@@ -317,7 +319,7 @@ fn put_in_order(
     if pools.is_empty() {
         pools = DefaultPool::dockers(pen.book().ula());
     }
-    let drivers = Arc::new(Drivers::default());
+    let drivers = Arc::new(drivers);
     for network in networks.iter().filter(|network| network.unfinished) {
         if !network.config_only {
             let failed = |error| OpenError::Network(network.name.clone(), error);

@@ -164,15 +164,16 @@ pub(crate) trait Driver: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Drivers([Box<dyn Driver>; 6]);
 
-impl Default for Drivers {
-    fn default() -> Self {
+impl Drivers {
+    /// All of them. `in_machine` tells whether this system is a machine on somebody's computer.
+    pub(crate) fn new(in_machine: bool) -> Self {
         Self([
             Box::new(bridge::Bridge::new()),
             Box::new(overlay::Overlay::new()),
             Box::new(nothing::HOST),
             Box::new(nothing::NONE),
-            Box::new(sublink::MACVLAN),
-            Box::new(sublink::IPVLAN),
+            Box::new(sublink::MACVLAN.in_machine(in_machine)),
+            Box::new(sublink::IPVLAN.in_machine(in_machine)),
         ])
     }
 }

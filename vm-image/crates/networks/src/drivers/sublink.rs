@@ -31,12 +31,14 @@ pub(super) struct OnParent {
     name: &'static str,
     mode_option: &'static str,
     default_mode: &'static str,
+    /// Whether this system is a machine on somebody's computer, whose cards are not here.
+    in_machine: bool,
 }
 
 pub(super) const MACVLAN: OnParent =
-    OnParent { name: "macvlan", mode_option: "macvlan_mode", default_mode: "bridge" };
+    OnParent { name: "macvlan", mode_option: "macvlan_mode", default_mode: "bridge", in_machine: false };
 pub(super) const IPVLAN: OnParent =
-    OnParent { name: "ipvlan", mode_option: "ipvlan_mode", default_mode: "l2" };
+    OnParent { name: "ipvlan", mode_option: "ipvlan_mode", default_mode: "l2", in_machine: false };
 
 /// The device below a network's endpoints.
 enum Parent {
@@ -119,6 +121,30 @@ impl OnParent {
         ))
     }
 
+    /// The same driver in a machine on somebody's computer.
+    pub(super) fn in_machine(self, in_machine: bool) -> Self {
+        Self { in_machine, ..self }
+    }
+
+    /// The device of which a parent is to be made a VLAN, and the VLAN's number.
+    fn parent_of_vlan(netlink: &mut Netlink, name: &str) -> Result<(u32, u16), Reason> {
+        let (of, number) = vlan(name)?;
+        let of = netlink::find_link(netlink, of)?
+            .ok_or_else(|| Reason::Refused(format!("-o parent interface was not found on the host: {of}")))?;
+        Ok((of.index, tag(number)?))
+    }
+
+    /// Who names one of their computer's cards is told where those are, and what there is instead.
+    fn explain(&self, reason: Reason) -> Reason {
+        match reason {
+            Reason::Refused(why) if self.in_machine => Reason::Refused(format!(
+                "{why} (a parent is a device of Caisson's machine, which has none of this computer's network cards; a network without a \
+                 parent connects its containers with each other, one of the driver bridge with the rest of the world)"
+            )),
+            other => other,
+        }
+    }
+
     fn make_parent(&self, netlink: &mut Netlink, network: &NetworkRecord) -> Result<(), DriverError> {
         let parent = Parent::of(network);
         let name = parent.name();
@@ -126,11 +152,9 @@ impl OnParent {
             let create = match &parent {
                 Parent::Dummy(_) => netlink::create_dummy(name),
                 Parent::Named(_) => {
-                    let (of, number) = vlan(name)?;
-                    let of = netlink::find_link(netlink, of)?.ok_or_else(|| {
-                        Reason::Refused(format!("-o parent interface was not found on the host: {of}"))
-                    })?;
-                    netlink::create_vlan(name, of.index, tag(number)?)
+                    let (of, tag) =
+                        Self::parent_of_vlan(netlink, name).map_err(|reason| self.explain(reason))?;
+                    netlink::create_vlan(name, of, tag)
                 }
             };
             let alias = netlink::set_alias(name, &mark(network));

@@ -67,7 +67,7 @@ impl Desk {
         for network in &networks {
             records.pen().put_network(network.clone()).unwrap();
         }
-        Self { dir, records, drivers: Drivers::default(), networks, expected: BTreeMap::new() }
+        Self { dir, records, drivers: Drivers::new(false), networks, expected: BTreeMap::new() }
     }
 
     fn take(&mut self, step: Step) -> TestCaseResult {
