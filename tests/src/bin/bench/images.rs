@@ -1,15 +1,16 @@
 //! Images of 200 MB, a small Debian thrice over: how fast they come, go and are removed, and what the engine's
-//! processes hold in memory meanwhile. With `CAISSON_BENCH_SMALL=1` the Debian is there once, and each row is one round: for a busy
-//! machine, where the whole takes more than an hour.
+//! processes hold in memory meanwhile; that also with an image of a third of the size, to see whether memory grows with it. With
+//! `CAISSON_BENCH_SMALL=1` the Debian is there once, and each row is one round of that size alone: for a busy machine, where the
+//! whole takes more than an hour.
 //!
-//! Each engine has a registry of its own on its loopback. What must be so before (the image gone, the registry empty) is not
+//! Each engine has registries of its own on its loopback. What must be so before (the image gone, the registry empty) is not
 //! timed. Memory is the kernel's own high-water mark of the resident set, reset before each round.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use caisson_tests::engine::{Engine, Kind};
@@ -21,19 +22,24 @@ use tempfile::TempDir;
 
 use crate::measure::{Pair, median, print};
 
+/// The size of a Debian.
+const DEBIAN_MB: usize = 77;
+
 /// How much is measured.
 struct Scale {
     rounds: usize,
     warm_up: usize,
-    /// How many Debians of 77 MB make a layer.
+    /// How many Debians make an image.
     copies: usize,
+    /// The same of the image whose peak memory is shown for comparison.
+    compared_copies: Option<usize>,
 }
 
 impl Scale {
     fn wanted() -> Self {
         match std::env::var_os("CAISSON_BENCH_SMALL") {
-            Some(_) => Self { rounds: 1, warm_up: 0, copies: 1 },
-            None => Self { rounds: 3, warm_up: 1, copies: 3 },
+            Some(_) => Self { rounds: 1, warm_up: 0, copies: 1, compared_copies: None },
+            None => Self { rounds: 3, warm_up: 1, copies: 3, compared_copies: Some(1) },
         }
     }
 }
@@ -41,7 +47,7 @@ impl Scale {
 /// An engine with what its rows need.
 struct Rig<'a> {
     engine: &'a Engine,
-    /// Has the images that are pulled.
+    /// Has the images that are pulled, all of one size.
     full: Registry,
     /// Where the present round pushes to.
     empty: RefCell<Option<Registry>>,
@@ -68,39 +74,73 @@ const TASKS: &[Task] = &[
     Task { name: "rmi", before: has_image, work: remove },
 ];
 
+/// Both engines with images of one size.
+struct Rigs<'a> {
+    both: [Rig<'a>; 2],
+    megabytes: usize,
+}
+
+/// What was measured of a task: our engine's figures, then the other's.
+#[derive(Default)]
+struct Measured {
+    times: [Vec<Duration>; 2],
+    peaks_mib: [f64; 2],
+}
+
 /// Prints this part's rows.
 pub(crate) fn run(engines: &Pair) -> Result<()> {
-    let Scale { rounds, warm_up, copies } = Scale::wanted();
+    let Scale { rounds, warm_up, copies, compared_copies } = Scale::wanted();
     let home = tempfile::Builder::new().prefix("bench-").tempdir_in(fixtures::scratch()?)?;
-    let data = home.path().join("registry");
-    fill_registry(&data, copies)?;
-    let [ours, theirs] = engines.both().map(|engine| rig(engine, &home, &data));
-    let (ours, theirs) = (ours?, theirs?);
-    println!("\nimages of {} MB: median of {rounds}, ms, and peak memory, MiB", 77 * copies);
+    let rigs = Rigs::of(engines, &home, copies)?;
+    let compared = compared_copies.map(|copies| Rigs::of(engines, &home, copies)).transpose()?;
+    println!("\nimages of {} MB: median of {rounds}, ms, and peak memory, MiB", rigs.megabytes);
     for task in TASKS {
-        let (mut times, mut peaks) = ([Vec::new(), Vec::new()], [0.0_f64; 2]);
+        let measured = rigs.measure(task, warm_up, rounds)?;
+        let [ours, theirs] = measured.times.clone();
+        print(task.name, median(ours), median(theirs));
+        rigs.print_peaks(&measured);
+        if let Some(compared) = &compared {
+            compared.print_peaks(&compared.measure(task, 0, 1)?);
+        }
+    }
+    engines.both().into_iter().try_for_each(no_image_on)
+}
+
+impl<'a> Rigs<'a> {
+    fn of(engines: &'a Pair, home: &TempDir, copies: usize) -> Result<Self> {
+        let megabytes = DEBIAN_MB * copies;
+        let home = home.path().join(megabytes.to_string());
+        let data = home.join("registry");
+        fill_registry(&data, copies)?;
+        let [ours, theirs] = engines.both().map(|engine| rig(engine, &home, &data));
+        Ok(Self { both: [ours?, theirs?], megabytes })
+    }
+
+    fn measure(&self, task: &Task, warm_up: usize, rounds: usize) -> Result<Measured> {
+        let mut measured = Measured::default();
         for round in 0..warm_up + rounds {
-            for (at, rig) in [&ours, &theirs].into_iter().enumerate() {
+            for (at, rig) in self.both.iter().enumerate() {
                 (task.before)(rig)?;
                 forget_peak(rig.engine)?;
                 let begin = Instant::now();
                 (task.work)(rig).with_context(|| format!("{} on {}", task.name, rig.engine.name()))?;
                 if round >= warm_up {
-                    times[at].push(begin.elapsed());
-                    peaks[at] = peaks[at].max(peak_mib(rig.engine)?);
+                    measured.times[at].push(begin.elapsed());
+                    measured.peaks_mib[at] = measured.peaks_mib[at].max(peak_mib(rig.engine)?);
                 }
             }
         }
-        print(task.name, median(times[0].clone()), median(times[1].clone()));
-        print("    its peak memory", peaks[0], peaks[1]);
+        Ok(measured)
     }
-    no_image(&ours)?;
-    no_image(&theirs)
+
+    fn print_peaks(&self, Measured { peaks_mib: [ours, theirs], .. }: &Measured) {
+        print(&format!("    its peak memory, with {} MB", self.megabytes), *ours, *theirs);
+    }
 }
 
-fn rig<'a>(engine: &'a Engine, home: &TempDir, data: &Path) -> Result<Rig<'a>> {
+fn rig<'a>(engine: &'a Engine, home: &Path, data: &Path) -> Result<Rig<'a>> {
     let full = Registry::start_with(engine, data)?;
-    let archive = home.path().join(format!("{}.tar", engine.name()));
+    let archive = home.join(format!("{}.tar", engine.name()));
     Ok(Rig { engine, full, empty: RefCell::default(), archive })
 }
 
@@ -115,7 +155,11 @@ fn fill_registry(data: &Path, copies: usize) -> Result<()> {
 }
 
 fn no_image(on: &Rig<'_>) -> Result<()> {
-    let docker = on.engine.docker();
+    no_image_on(on.engine)
+}
+
+fn no_image_on(engine: &Engine) -> Result<()> {
+    let docker = engine.docker();
     let all = docker.ok(["image", "ls", "-q", "--filter", "reference=*/*debian*", "--no-trunc"])?;
     for id in all.lines() {
         // One that has several names is listed for each of them.

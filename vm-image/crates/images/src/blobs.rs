@@ -6,9 +6,7 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::durable::{self, At, StateError};
 
 /// The content store.
@@ -93,12 +91,12 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<Digest>, StateError> {
 }
 
 fn copy_hashed(mut source: impl Read, file: &mut std::fs::File, limit: u64) -> Result<Digest, BlobError> {
-    let mut hasher = Sha256::new();
+    let mut hasher = Hasher::new();
     let mut buffer = vec![0; 64 * 1024];
     let mut total = 0_u64;
     loop {
         let read = match source.read(&mut buffer) {
-            Ok(0) => return Ok(Digest::finish(hasher)),
+            Ok(0) => return Ok(hasher.finish()),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(BlobError::Source(error)),

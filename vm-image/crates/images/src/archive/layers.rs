@@ -5,11 +5,9 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use sha2::{Digest as _, Sha256};
-
 use super::spool::Section;
 use super::{Layer, LoadError, LoadEvent};
-use crate::digest::{DiffId, Digest};
+use crate::digest::{DiffId, Digest, Hasher};
 use crate::layer::{LayerError, Staged};
 use crate::store::Store;
 use crate::tar::TarError;
@@ -91,7 +89,7 @@ fn one(store: &Store, wanted: Wanted, told: &Sender<LoadEvent>) -> Result<Staged
 struct Watched<'a> {
     section: Section,
     /// Only a blob that has a digest to compare needs one.
-    hasher: Option<Sha256>,
+    hasher: Option<Hasher>,
     id: String,
     total: u64,
     step: u64,
@@ -102,7 +100,7 @@ struct Watched<'a> {
 impl<'a> Watched<'a> {
     fn new(layer: Layer, id: DiffId, told: &'a Sender<LoadEvent>) -> Self {
         let total = layer.section.len();
-        let hasher = layer.digest.map(|_| Sha256::new());
+        let hasher = layer.digest.map(|_| Hasher::new());
         let step = (total / 100).max(512 * 1024);
         Self { section: layer.section, hasher, id: id.0.short(), total, step, said: 0, told }
     }
@@ -118,7 +116,7 @@ impl<'a> Watched<'a> {
     fn finish(mut self) -> io::Result<Option<Digest>> {
         io::copy(&mut self, &mut io::sink())?;
         self.tell();
-        Ok(self.hasher.map(Digest::finish))
+        Ok(self.hasher.map(Hasher::finish))
     }
 }
 

@@ -8,14 +8,16 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
+use super::FORMAT;
 use super::compression::Format;
 use super::space::Space;
-use crate::digest::{DiffId, Digest};
+use crate::digest::{DiffId, Digest, Hasher};
 
 /// How strongly plain tars are compressed at rest.
 const ZSTD_LEVEL: i32 = 1;
+/// How many threads do that, so that whoever reads the tar need not wait for it. More are not faster than files are written.
+const ZSTD_THREADS: u32 = 2;
 
 /// How a blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +71,12 @@ pub(crate) struct RemoteBlob {
 const REMOTE_MAX: usize = 32;
 
 impl LayerRecord {
+    /// What is known of a layer that has just been unpacked.
+    pub(super) fn new(size: u64, measured: &Measured) -> Self {
+        let (tar_bytes, blob) = (Some(measured.tar_bytes), Some(measured.blob));
+        Self { version: FORMAT, size, tar_bytes, blob, remote: Vec::new() }
+    }
+
     /// Whether all is there that saving and pushing need.
     pub(crate) fn is_complete(&self) -> bool {
         self.blob.is_some()
@@ -98,20 +106,20 @@ pub(super) struct Measured {
 pub(super) struct Tee<'a, R> {
     source: R,
     /// A plain tar's digest is the layer's diff id, which others take.
-    hasher: Option<Sha256>,
+    hasher: Option<Hasher>,
     size: u64,
     keep: Option<Keeper<'a>>,
 }
 
 impl<'a, R: Read> Tee<'a, R> {
     pub(super) fn new(source: R, is_packed: bool, keep: Option<Keeper<'a>>) -> Self {
-        Self { source, hasher: is_packed.then(Sha256::new), size: 0, keep }
+        Self { source, hasher: is_packed.then(Hasher::new), size: 0, keep }
     }
 
     /// Reads what is left, and gives the digest of all, if it is packed, and its length.
     pub(super) fn finish(mut self) -> io::Result<(Option<Digest>, u64)> {
         io::copy(&mut self, &mut io::sink())?;
-        Ok((self.hasher.map(Digest::finish), self.size))
+        Ok((self.hasher.map(Hasher::finish), self.size))
     }
 }
 
@@ -155,8 +163,10 @@ pub(super) struct Packer<'a> {
 
 impl<'a> Packer<'a> {
     pub(super) fn new(keep: Keeper<'a>) -> io::Result<Self> {
-        let out = HashedWriter { to: keep, hasher: Sha256::new(), size: 0 };
-        Ok(Self { encoder: zstd::Encoder::new(out, ZSTD_LEVEL)? })
+        let out = HashedWriter { to: keep, hasher: Hasher::new(), size: 0 };
+        let mut encoder = zstd::Encoder::new(out, ZSTD_LEVEL)?;
+        encoder.multithread(ZSTD_THREADS)?;
+        Ok(Self { encoder })
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -165,7 +175,7 @@ impl<'a> Packer<'a> {
 
     pub(super) fn finish(self) -> io::Result<LayerBlob> {
         let out = self.encoder.finish()?;
-        let digest = Digest::finish(out.hasher);
+        let digest = out.hasher.finish();
         Ok(LayerBlob { digest, size: out.size, compression: Compression::Zstd })
     }
 }
@@ -173,7 +183,7 @@ impl<'a> Packer<'a> {
 /// Takes the digest of what is written through it.
 pub(crate) struct HashedWriter<W> {
     pub(crate) to: W,
-    pub(crate) hasher: Sha256,
+    pub(crate) hasher: Hasher,
     pub(crate) size: u64,
 }
 
@@ -191,12 +201,13 @@ impl<W: Write> Write for HashedWriter<W> {
 }
 
 impl Format {
-    /// How a blob of this format is compressed.
+    /// How a blob of this format is compressed, as a manifest may tell it.
     pub(super) fn compression(self) -> Compression {
         match self {
             Self::Gzip => Compression::Gzip,
             Self::Zstd => Compression::Zstd,
-            Self::Plain | Self::Unsupported(_) => Compression::None,
+            // No manifest has a name for the last two: they are kept as what they decompress to.
+            Self::Plain | Self::Bzip2 | Self::Xz => Compression::None,
         }
     }
 }

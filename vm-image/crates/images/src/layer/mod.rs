@@ -14,6 +14,7 @@ mod blob;
 mod compression;
 mod flush;
 mod path;
+mod remove;
 mod space;
 pub(crate) mod tree;
 
@@ -22,9 +23,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 
-use crate::digest::{DiffId, Digest};
+use crate::digest::{DiffId, Digest, Hasher};
 use crate::durable::{self, At, StateError};
 use crate::error::{Classified, ErrorKind};
 use crate::store::{Limits, OpenError};
@@ -182,23 +182,26 @@ impl Layers {
         let space = Space::of(dir.path(), limits.keep_free).at("look at", dir.path())?;
         let keep = Keeper { file: &blob, space };
         let (size, measured) = unpack(source, &dir.path().join("diff"), limits, Keep::Here(keep))?;
-        self.staged(dir, size, measured)
+        self.staged(dir, measured.diff_id, LayerRecord::new(size, &measured))
     }
 
-    /// Unpacks a layer whose blob is being written to `blob`, from where `source` reads it; whoever writes it takes its
-    /// digest. The file is moved to the layer.
+    /// Unpacks a layer of which `repository` has the blob, which is being written to `blob`, from where `source` reads it; whoever
+    /// writes it takes its digest. The file is moved to the layer.
     pub(crate) fn stage_file(
         &self,
         source: impl Read + Send,
         blob: tempfile::TempPath,
-        digest: Digest,
+        (digest, repository): (Digest, &str),
         limits: &Limits,
     ) -> Result<Staged, LayerError> {
         let dir = self.stage_directory()?;
         let (size, measured) = unpack(source, &dir.path().join("diff"), limits, Keep::Elsewhere(digest))?;
         let path = dir.path().join("blob");
         blob.persist(&path).map_err(|error| error.error).at("make", &path)?;
-        self.staged(dir, size, measured)
+        let mut record = LayerRecord::new(size, &measured);
+        // Said now, it need not be written down once more.
+        record.remember(measured.blob, repository);
+        self.staged(dir, measured.diff_id, record)
     }
 
     fn stage_directory(&self) -> Result<tempfile::TempDir, StateError> {
@@ -212,10 +215,12 @@ impl Layers {
         Ok(dir)
     }
 
-    fn staged(&self, dir: tempfile::TempDir, size: u64, measured: Measured) -> Result<Staged, LayerError> {
-        let Measured { diff_id, tar_bytes, blob } = measured;
-        let (tar_bytes, blob) = (Some(tar_bytes), Some(blob));
-        let record = LayerRecord { version: FORMAT, size, tar_bytes, blob, remote: Vec::new() };
+    fn staged(
+        &self,
+        dir: tempfile::TempDir,
+        diff_id: DiffId,
+        record: LayerRecord,
+    ) -> Result<Staged, LayerError> {
         // It is flushed with all the rest, before anything leads to it.
         let path = dir.path().join("layer.json");
         let bytes = serde_json::to_vec(&record).map_err(io::Error::from).at("write", &path)?;
@@ -306,14 +311,20 @@ impl Layers {
         let home = self.home(layer);
         fs::rename(&home, bin.path().join("layer")).at("remove", &home)?;
         durable::sync_parent(&home)?;
-        Ok(Discarded { _dir: bin })
+        Ok(Discarded { dir: bin })
     }
 }
 
 /// A layer without a name, whose files are removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Discarded {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Discarded {
+    fn drop(&mut self) {
+        remove::remove_files(self.dir.path());
+    }
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), StateError> {
@@ -368,7 +379,7 @@ fn unpack_tar(
     limits: &Limits,
     packer: Option<Packer<'_>>,
 ) -> Result<Unpacked, LayerError> {
-    let hashed = Hashed { source, hasher: Sha256::new(), left: limits.layer_bytes, exceeded: false, packer };
+    let hashed = Hashed { source, hasher: Hasher::new(), left: limits.layer_bytes, exceeded: false, packer };
     let (applied, hashed) = ahead::read_ahead(hashed, |tar| {
         let size = apply::apply(&mut *tar, root, limits)?;
         io::copy(tar, &mut io::sink()).map_err(bad_read)?;
@@ -383,7 +394,7 @@ fn unpack_tar(
     })?;
     Ok(Unpacked {
         size,
-        diff_id: DiffId(Digest::finish(hashed.hasher)),
+        diff_id: DiffId(hashed.hasher.finish()),
         tar_bytes: limits.layer_bytes - hashed.left,
         packed: hashed.packer.map(Packer::finish).transpose().map_err(bad_read)?,
     })
@@ -399,7 +410,7 @@ fn bad_read(error: io::Error) -> LayerError {
 /// Takes the digest of the tar that is read through it, packs it if that is asked for, and stops at a limit.
 struct Hashed<'a, R> {
     source: R,
-    hasher: Sha256,
+    hasher: Hasher,
     left: u64,
     exceeded: bool,
     packer: Option<Packer<'a>>,

@@ -173,7 +173,7 @@ impl Puller {
         let digest = document.digest;
         let plan = plan(&registry, document, platform.as_ref()).await?;
         let id = ImageId(plan.manifest.config.digest);
-        let lease = self.layers(&registry, &id, &plan, to).await?;
+        let lease = self.layers(&registry, &name, &plan, to).await?;
         let is_news = self.keep(plan, &name, digest, lease).await?;
         Ok(Pulled { id, name, digest, is_news })
     }
@@ -182,7 +182,7 @@ impl Puller {
     async fn layers(
         &self,
         registry: &Arc<Registry>,
-        image: &ImageId,
+        name: &Reference,
         plan: &Plan,
         to: &Listener,
     ) -> Result<OwnedLease, PullError> {
@@ -191,7 +191,8 @@ impl Puller {
         // It waits for whoever changes the store, and so for the disk.
         let leasing = tokio::task::spawn_blocking(move || store.lease_owned(&wanted)).await;
         let (lease, present) = leasing.map_err(|error| PullError::Engine(error.to_string()))?;
-        if self.store.config(image).is_ok() && present.iter().all(|present| *present) {
+        let image = ImageId(plan.manifest.config.digest);
+        if self.store.config(&image).is_ok() && present.iter().all(|present| *present) {
             return Ok(lease);
         }
         let mut told = Vec::new();
@@ -202,7 +203,8 @@ impl Puller {
                 continue;
             }
             progress::step(to, &id, "Pulling fs layer", Detail::Step).await;
-            let wanted = Wanted { digest: layer.digest, size: layer.size, diff_id: *diff_id };
+            let (repository, digest) = (name.name(), layer.digest);
+            let wanted = Wanted { repository, digest, size: layer.size, diff_id: *diff_id };
             told.push(Told::new(id, self.transfers.get(&self.store, registry, wanted)));
         }
         told::until_done(told, to).await?;

@@ -4,6 +4,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
+use crate::growing::Growing;
 use crate::testing::registry::{Answer, Asked, Played};
 use crate::testing::{TestImage, small_layer, store};
 
@@ -65,6 +66,20 @@ async fn a_pull_survives_a_busy_registry() {
     let (_dir, store) = store();
     let puller = Puller::new(store, Arc::default());
     assert_eq!(pull(&puller, &registry.name("busy:v1")).await.unwrap().id, ImageId(image().id()));
+}
+
+#[test]
+fn a_layer_that_has_come_is_written_down_once() {
+    let (_dir, store) = store();
+    let layer = small_layer("file");
+    let (growing, path) = Growing::new(&store.tmp()).unwrap();
+    growing.append(&layer).unwrap();
+    growing.finish();
+    let (from, blob) = (growing.reader(Arc::default()), (Digest::of(&layer), "localhost:5000/some"));
+    let mut staged = store.layer_store().stage_file(from, path, blob, store.limits()).unwrap();
+    let blob = LayerBlob { digest: blob.0, size: layer.len() as u64, compression: Compression::None };
+    assert!(!staged.record.remember(blob, "localhost:5000/some"), "it is no news");
+    assert!(staged.record.remember(blob, "localhost:5000/other"));
 }
 
 #[tokio::test]

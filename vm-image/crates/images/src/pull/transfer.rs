@@ -14,13 +14,12 @@ use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::PullError;
-use crate::digest::{DiffId, Digest};
+use crate::digest::{DiffId, Digest, Hasher};
 use crate::error::{Classified, ErrorKind};
 use crate::growing::{Growing, Reader};
 use crate::layer::{LayerError, Space, Staged};
@@ -109,8 +108,10 @@ impl Transfer {
 }
 
 /// A layer to be fetched.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Wanted {
+    /// Whose blob it is, with the registry.
+    pub(super) repository: String,
     pub(super) digest: Digest,
     pub(super) size: u64,
     pub(super) diff_id: DiffId,
@@ -223,12 +224,15 @@ impl Work {
 
     /// Unpacks what comes, when it is its turn.
     fn unpack(&self, from: Reader, path: tempfile::TempPath) -> JoinHandle<Result<Staged, PullError>> {
-        let (store, digest, unpackers) =
-            (self.store.clone(), self.wanted.digest, Arc::clone(&self.unpackers));
+        let (store, wanted, unpackers) =
+            (self.store.clone(), self.wanted.clone(), Arc::clone(&self.unpackers));
         tokio::spawn(async move {
             // Nobody closes it.
             let _turn = unpackers.acquire_owned().await;
-            let unpack = move || store.layer_store().stage_file(from, path, digest, store.limits());
+            let unpack = move || {
+                let blob = (wanted.digest, wanted.repository.as_str());
+                store.layer_store().stage_file(from, path, blob, store.limits())
+            };
             joined(spawn_blocking(move || unpack().map_err(PullError::from)).await)
         })
     }
@@ -265,7 +269,7 @@ impl Work {
         let keep_free = self.store.limits().keep_free;
         let tmp = self.store.tmp();
         let mut space = Space::of(&tmp, keep_free).map_err(|error| self.cannot_write(error))?;
-        let mut hasher = Sha256::new();
+        let mut hasher = Hasher::new();
         let mut patience = Patience::default();
         loop {
             let before = into.length();
@@ -284,7 +288,7 @@ impl Work {
             }
         }
         self.state.set(2);
-        match Digest::finish(hasher) == self.wanted.digest {
+        match hasher.finish() == self.wanted.digest {
             true => {
                 into.finish();
                 Ok(())
@@ -293,7 +297,7 @@ impl Work {
         }
     }
 
-    async fn attempt(&self, into: &Growing, hasher: &mut Sha256, space: &mut Space) -> Result<(), PullError> {
+    async fn attempt(&self, into: &Growing, hasher: &mut Hasher, space: &mut Space) -> Result<(), PullError> {
         let from = into.length();
         if from > 0 && from == self.wanted.size {
             return Ok(());

@@ -11,10 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::stream;
-use sha2::{Digest as _, Sha256};
 
-use super::PushError;
-use crate::digest::{DiffId, Digest};
+use super::{PushError, gzip};
+use crate::digest::{DiffId, Hasher};
 use crate::growing::{Growing, Writer};
 use crate::layer::{Compression, HashedWriter, LayerBlob, LayerRecord, decompressed};
 use crate::progress::{self, Detail, Listener};
@@ -270,9 +269,9 @@ fn body(source: &Source, from: u64, counts: bool) -> reqwest::Body {
 
 /// Sees that a kept blob is what it was, beside its upload, which has a place of its own in the file: a disk may rot.
 fn verified(mut kept: &File, blob: LayerBlob) -> io::Result<LayerBlob> {
-    let mut hashed = HashedWriter { to: io::sink(), hasher: Sha256::new(), size: 0 };
+    let mut hashed = HashedWriter { to: io::sink(), hasher: Hasher::new(), size: 0 };
     io::copy(&mut kept, &mut hashed)?;
-    match Digest::finish(hashed.hasher) == blob.digest {
+    match hashed.hasher.finish() == blob.digest {
         true => Ok(blob),
         false => Err(damage()),
     }
@@ -284,30 +283,37 @@ fn damage() -> io::Error {
 
 /// Makes a gzip blob of a kept one, and sees that the tar in it is what it was.
 fn pack(kept: File, into: &Arc<Growing>, counted: &AtomicU64, diff_id: DiffId) -> io::Result<LayerBlob> {
-    let mut tar = decompressed(kept)?;
-    let out = HashedWriter { to: Writer(Arc::clone(into)), hasher: Sha256::new(), size: 0 };
-    let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
-    let (mut hasher, mut buffer, mut total) = (Sha256::new(), vec![0; 128 * 1024], 0);
-    loop {
-        let read = tar.read(&mut buffer)?;
-        if read == 0 {
-            break;
-        }
-        hasher.update(&buffer[..read]);
-        io::Write::write_all(&mut encoder, &buffer[..read])?;
-        total += read as u64;
-        counted.store(total, Ordering::Relaxed);
-    }
-    if Digest::finish(hasher) != diff_id.0 {
+    let mut tar = Counted { source: decompressed(kept)?, hasher: Hasher::new(), bytes: 0, counted };
+    let mut out = HashedWriter { to: Writer(Arc::clone(into)), hasher: Hasher::new(), size: 0 };
+    gzip::compress(&mut tar, &mut out, gzip::threads())?;
+    if tar.hasher.finish() != diff_id.0 {
         return Err(damage());
     }
-    let out = encoder.finish()?;
-    Ok(LayerBlob { digest: Digest::finish(out.hasher), size: out.size, compression: Compression::Gzip })
+    Ok(LayerBlob { digest: out.hasher.finish(), size: out.size, compression: Compression::Gzip })
+}
+
+/// Takes the digest of what is read through it, and tells how much that was.
+struct Counted<'a, R> {
+    source: R,
+    hasher: Hasher,
+    bytes: u64,
+    counted: &'a AtomicU64,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        self.bytes += read as u64;
+        self.counted.store(self.bytes, Ordering::Relaxed);
+        Ok(read)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
 
     #[test]
     fn a_kept_blob_that_rots_is_noticed() {

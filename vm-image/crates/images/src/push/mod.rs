@@ -9,6 +9,7 @@
 //! the one that they came with if all that it speaks of is there.
 
 mod error;
+mod gzip;
 mod layer;
 
 pub use error::PushError;

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 
-use sha2::{Digest as _, Sha256};
-
-use crate::digest::{DiffId, Digest};
+use crate::digest::{DiffId, Digest, Hasher};
 use crate::layer::read_ahead;
 
 /// A tar under construction.
@@ -49,7 +47,7 @@ impl<W: Write> Archive<W> {
     /// It is decompressed and hashed on a thread of its own, while what came before goes to the client.
     pub(super) fn layer(&mut self, layer: &DiffId, bytes: u64, tar: impl Read + Send) -> io::Result<bool> {
         self.written.insert(layer.0);
-        let checked = Checked { source: tar, hasher: Sha256::new(), bytes: 0, failed: false };
+        let checked = Checked { source: tar, hasher: Hasher::new(), bytes: 0, failed: false };
         let (written, checked) = read_ahead(checked, |tar| {
             self.tar.append_data(&mut header(bytes), blob(&layer.0), tar.take(bytes))
         });
@@ -58,7 +56,7 @@ impl<W: Write> Archive<W> {
             return Ok(false);
         }
         written?;
-        Ok(checked.bytes == bytes && Digest::finish(checked.hasher) == layer.0)
+        Ok(checked.bytes == bytes && checked.hasher.finish() == layer.0)
     }
 
     pub(super) fn end(self) -> io::Result<()> {
@@ -84,7 +82,7 @@ fn header(size: u64) -> tar::Header {
 /// Takes the digest and the length of what is read through it.
 struct Checked<R> {
     source: R,
-    hasher: Sha256,
+    hasher: Hasher,
     bytes: u64,
     failed: bool,
 }

@@ -1,3 +1,4 @@
+mod layout;
 mod platforms;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -110,6 +110,9 @@ impl TarError {
     }
 }
 
+/// How much is skipped at once: whoever reads what is skipped all the same, as a spool does, gets it in large pieces.
+const PIECE: usize = 128 * 1024;
+
 /// An archive that is being read, from its beginning to its end.
 #[derive(Debug)]
 pub(crate) struct Archive<R> {
@@ -196,7 +199,8 @@ impl<R: Read> Archive<R> {
     /// Goes to the end of the present member.
     fn skip(&mut self) -> Result<(), TarError> {
         self.remaining += std::mem::take(&mut self.padding);
-        let mut buffer = [0; 8192];
+        let most = usize::try_from(self.remaining).unwrap_or(PIECE).min(PIECE);
+        let mut buffer = vec![0; most];
         while self.remaining > 0 {
             self.read_data(&mut buffer)?;
         }
