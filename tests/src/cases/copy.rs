@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::bounded::{Bounded, until};
 use crate::cases;
+use crate::fixtures;
 use crate::subject::Subject;
 
 cases![
@@ -21,6 +23,7 @@ cases![
     copies_belong_to_whom_they_should,
     a_directory_is_not_replaced_by_a_file_if_asked,
     what_is_at_a_path_is_told,
+    archives_come_in_every_compression,
     changes_are_told,
     export_has_the_whole_file_system_without_mounts,
 ];
@@ -282,6 +285,36 @@ fn what_is_at_a_path_is_told(on: &dyn Subject) -> Result<()> {
         }
     }
     docker.ok(["rm", "cp-stat"])?;
+    Ok(())
+}
+
+/// To `import`, `load` and `cp`, by the programs that people compress with.
+fn archives_come_in_every_compression(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    let folder = tempfile::tempdir_in(fixtures::scratch()?)?;
+    let [root, saved] = ["root.tar", "saved.tar"].map(|name| folder.path().join(name));
+    std::fs::write(&root, archive(&[("told", "inside")])?)?;
+    docker.ok(["tag", "busybox", "compressed:saved"])?;
+    docker.ok(["save", "-o", saved.to_str().context("a path that is no text")?, "compressed:saved"])?;
+    docker.ok(["create", "--name", "compressed", "busybox"])?;
+    for program in ["gzip", "bzip2", "xz", "zstd"] {
+        let packed = |file: &Path| -> Result<Vec<u8>> {
+            let output = std::process::Command::new(program).arg("-c").arg(file).in_time()?;
+            ensure!(output.status.success(), "{program}: {output:?}");
+            Ok(output.stdout)
+        };
+        let small = packed(&root)?;
+        let image = format!("compressed:{program}");
+        ensure!(docker.feed(["import", "-", &image], &small)?.status == 0, "import of {program}");
+        docker.ok(["rmi", &image])?;
+        docker.ok(["rmi", "compressed:saved"])?;
+        let loaded = docker.feed(["load"], &packed(&saved)?)?.ok()?;
+        ensure!(loaded.contains("compressed:saved"), "load of {program}: {loaded}");
+        ensure!(docker.feed(["cp", "-", "compressed:/tmp"], &small)?.status == 0, "cp of {program}");
+        ensure!(members(&fetch(on, "compressed", "/tmp/told")?)?["told"].contains("inside"), "{program}");
+    }
+    docker.ok(["rm", "compressed"])?;
+    docker.ok(["rmi", "compressed:saved"])?;
     Ok(())
 }
 
