@@ -8,12 +8,13 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use hyper::Method;
 
 use crate::cases;
 use crate::fixtures;
 use crate::subject::{Case, Subject};
 
-cases![every_command_runs];
+cases![every_command_runs, an_image_goes_out_by_a_call_of_its_own];
 
 /// What Caisson has not says so: a swarm of its own, plugins.
 pub const OURS: &[Case] = &[Case { name: "what_there_is_not_says_so", run: what_there_is_not_says_so }];
@@ -84,6 +85,10 @@ const COMMANDS: &[(&str, End)] = &[
     ("network inspect cmd-n1", Says("\"Driver\": \"bridge\"")),
     ("run -d --name cmd4 --label of=commands busybox sleep 1000", Says("")),
     // At once: an engine keeps the last 256 events of all containers.
+    (
+        "events --since 1h --until {soon} --filter image=busybox --filter label=of=commands --filter event=start",
+        Says("name=cmd4"),
+    ),
     ("events --since 1h --until {soon} --filter container=cmd4", Says("container start")),
     ("network connect cmd-n1 cmd4", Says("")),
     ("network disconnect cmd-n1 cmd4", Says("")),
@@ -92,11 +97,13 @@ const COMMANDS: &[(&str, End)] = &[
     ("network prune -f --filter label=of=commands", Says("cmd-n2")),
     ("volume create --label of=commands cmd-v1", Says("cmd-v1")),
     ("volume ls", Says("cmd-v1")),
+    ("system df -v", Says("cmd-v1")),
     ("volume inspect cmd-v1", Says("\"Driver\": \"local\"")),
     ("volume rm cmd-v1", Says("cmd-v1")),
     ("volume create --label of=commands cmd-v2", Says("cmd-v2")),
     ("volume prune -a -f --filter label=of=commands", Says("cmd-v2")),
     ("system df", Says("Local Volumes")),
+    ("system df -v", Says("cmd4")),
     ("rm -f cmd4", Says("cmd4")),
     ("context ls", Says("default")),
     ("plugin ls", Says("NAME")),
@@ -110,6 +117,26 @@ fn every_command_runs(on: &dyn Subject) -> Result<()> {
     for (line, end) in COMMANDS {
         run(on, line, end, folder.path())?;
     }
+    Ok(())
+}
+
+/// `docker save` asks for images by their names in the query, for one as for many; other clients ask the image.
+fn an_image_goes_out_by_a_call_of_its_own(on: &dyn Subject) -> Result<()> {
+    let (docker, api) = (on.docker(), on.api());
+    let name = "cmd-get/out:v1";
+    let made = docker.feed(["import", "-", name], &fixtures::root_archive()?)?.ok()?;
+    let saved = api.get(&format!("/images/{name}/get"))?;
+    let kind = saved.headers.get("content-type");
+    ensure!(saved.status == 200 && kind.is_some_and(|kind| kind == "application/x-tar"), "{kind:?}");
+    docker.ok(["rmi", name])?;
+    ensure!(docker.run(["image", "inspect", &made])?.status == 1, "{name} is still there");
+    let tar = [("content-type", "application/x-tar")];
+    let loaded = api.call(Method::POST, "/images/load?quiet=1", &tar, saved.body)?;
+    let told = String::from_utf8_lossy(&loaded.body).into_owned();
+    ensure!(loaded.status == 200 && told.contains(&format!("Loaded image: {name}")), "{told}");
+    ensure!(docker.ok(["image", "inspect", "-f", "{{.Id}}", name])? == made);
+    docker.ok(["rmi", name])?;
+    ensure!(api.get(&format!("/images/{name}/get"))?.status == 404);
     Ok(())
 }
 

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::bounded::Bounded;
+use super::containers::wait_for_log;
+use crate::bounded::{Bounded, until};
 use crate::cases;
 use crate::fixtures;
 use crate::subject::Subject;
@@ -14,6 +16,8 @@ use crate::subject::Subject;
 cases![
     an_application_of_three_services_comes_up_and_goes_without_a_trace,
     the_classic_file_of_three_nodes_runs,
+    the_classic_file_may_lock_all_memory_where_its_system_may,
+    its_lists_tell_of_an_application,
 ];
 
 /// What only Caisson is held to: dockerd has no overlay without a swarm.
@@ -147,7 +151,7 @@ fn an_application_of_three_services_comes_up_and_goes_without_a_trace(on: &dyn S
 }
 
 /// The file that everybody copied from Elasticsearch's guide, on stand-ins for its images. Its memlock is unlimited, which
-/// takes a right that not every system with tests has.
+/// takes a right that not every system with tests has: [`the_classic_file_may_lock_all_memory_where_its_system_may`].
 const CLASSIC: &str = r#"
 version: '2.2'
 services:
@@ -225,6 +229,67 @@ fn the_classic_file_of_three_nodes_runs(on: &dyn Subject) -> Result<()> {
     project.ok(&["down", "-v", "-t", "0"])?;
     let traces = project.traces()?;
     ensure!(traces.is_empty(), "left behind: {traces}");
+    Ok(())
+}
+
+fn the_classic_file_may_lock_all_memory_where_its_system_may(on: &dyn Subject) -> Result<()> {
+    let file = CLASSIC.replace("65536", "-1").replace("container_name: c-", "container_name: c-locks-");
+    let project = Project::new(on, "c-locks", &file)?;
+    project.ok(&["create"])?;
+    let docker = on.docker();
+    for node in ["c-locks-es01", "c-locks-es02", "c-locks-es03"] {
+        let limits = docker.ok(["inspect", "-f", "{{json .HostConfig.Ulimits}}", node])?;
+        ensure!(limits == r#"[{"Name":"memlock","Hard":-1,"Soft":-1}]"#, "{limits}");
+    }
+    let started = project.command(&["start", "es01"])?.in_time()?;
+    if may_lock_all_memory(on)? {
+        ensure!(started.status.success(), "{started:?}");
+        wait_for_log(on, "c-locks-es01", "unlimited")?;
+    } else {
+        let told = String::from_utf8_lossy(&started.stderr);
+        let why = ["OCI runtime create failed: ", "error setting rlimit", "operation not permitted"];
+        ensure!(!started.status.success() && why.iter().all(|part| told.contains(part)), "{started:?}");
+        let state = docker.ok(["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "c-locks-es01"])?;
+        ensure!(state == "created 128", "{state}");
+    }
+    project.ok(&["down", "-v", "-t", "0"])?;
+    let traces = project.traces()?;
+    ensure!(traces.is_empty(), "left behind: {traces}");
+    Ok(())
+}
+
+/// Whether an engine may give processes more than it has itself. In its own machine it has every right.
+fn may_lock_all_memory(on: &dyn Subject) -> Result<bool> {
+    let is_beside_us = on.network().is_some();
+    Ok(!is_beside_us || on.on_host("sh").args(["-c", "ulimit -l unlimited"]).in_time()?.status.success())
+}
+
+const LISTED: &str = r#"
+services:
+  one: {image: busybox, command: ["sleep", "1234"]}
+  two: {image: busybox, command: ["sh", "-c", "sleep 5678 & sleep 8765"], stop_signal: SIGKILL}
+"#;
+
+fn its_lists_tell_of_an_application(on: &dyn Subject) -> Result<()> {
+    let project = Project::new(on, "c-listed", LISTED)?;
+    project.ok(&["up", "-d"])?;
+    let list = |more: &[&str]| -> Result<Value> {
+        let words = [&["ls", "--format", "json", "--filter", "name=c-listed"], more].concat();
+        Ok(serde_json::from_str(&project.ok(&words)?)?)
+    };
+    let listed = list(&[])?;
+    ensure!(listed[0]["Name"] == "c-listed" && listed[0]["Status"] == "running(2)", "{listed}");
+    until("the processes of both services", || {
+        let told = project.ok(&["top"])?;
+        let is_told = ["sleep 1234", "sleep 5678", "sleep 8765"].iter().all(|process| told.contains(process));
+        Ok(is_told.then_some(()))
+    })?;
+    ensure!(!project.ok(&["top", "two"])?.contains("sleep 1234"), "the other service's");
+    project.ok(&["stop", "two"])?;
+    let listed = list(&["-a"])?;
+    ensure!(listed[0]["Status"] == "exited(1), running(1)", "{listed}");
+    project.ok(&["down", "-t", "0"])?;
+    ensure!(list(&["-a"])? == json!([]), "{}", list(&["-a"])?);
     Ok(())
 }
 

@@ -9,7 +9,12 @@ use serde_json::{Value, json};
 use crate::cases;
 use crate::subject::Subject;
 
-cases![every_action_is_told_in_order, copies_are_told, a_start_that_fails_is_no_connection];
+cases![
+    every_action_is_told_in_order,
+    copies_are_told,
+    a_start_that_fails_is_no_connection,
+    filters_choose_by_image_and_label,
+];
 
 /// Follows what is told of a few things from now on. An engine keeps only its last few hundred events, which those of other cases
 /// may push out; what is followed is not lost.
@@ -185,5 +190,41 @@ fn a_start_that_fails_is_no_connection(on: &dyn Subject) -> Result<()> {
     docker.ok(["rm", "events-fail"])?;
     let told = followed.all_until("container destroy")?;
     ensure!(told == "container create; network disconnect; container destroy", "{told}");
+    Ok(())
+}
+
+/// Of four containers one has both, the image and the label.
+fn filters_choose_by_image_and_label(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["tag", "busybox", "events-image-chosen:v1"])?;
+    let create = |name: &str, image: &str, label: &str| {
+        docker.ok(["create", "--name", name, "--label", label, image, "true"])
+    };
+    create("events-f1", "busybox", "events-chosen=yes")?;
+    create("events-f2", "events-image-chosen:v1", "events-chosen=no")?;
+    create("events-f3", "events-image-chosen:v1", "other=yes")?;
+    let chosen = create("events-f4", "events-image-chosen:v1", "events-chosen=yes")?;
+    let filters = ["--filter", "image=events-image-chosen", "--filter", "label=events-chosen=yes"];
+    let follow = [&["events", "--since", "0", "--format", "{{.Action}} {{.ID}}"], &filters[..]].concat();
+    let mut follows = docker.spawn(follow)?;
+    let mut lines = BufReader::new(follows.stdout.take().context("spawned with a pipe")?).lines();
+    let mut next = || -> Result<String> { Ok(lines.next().context("the events ended")??) };
+    // It is there once it has told of what has been.
+    let mut told = vec![next()?];
+    for name in ["events-f1", "events-f2", "events-f3", "events-f4"] {
+        docker.ok(["start", "-a", name])?;
+        docker.ok(["rm", name])?;
+    }
+    let last = format!("destroy {chosen}");
+    while told.last() != Some(&last) {
+        told.push(next()?);
+    }
+    follows.kill()?;
+    follows.wait()?;
+    docker.ok(["rmi", "events-image-chosen:v1"])?;
+    let expected = ["create", "start", "die", "destroy"].map(|action| format!("{action} {chosen}"));
+    // Whoever starts a container and sees what it writes is attached to it, which is told before its start.
+    told.retain(|event| !event.starts_with("attach "));
+    ensure!(told == expected, "{told:?}");
     Ok(())
 }

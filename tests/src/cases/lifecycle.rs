@@ -1,5 +1,8 @@
 //! What is done to a container between its start and its end, and after: rename, pause, signals, waits, prune.
 
+use std::io::{ErrorKind, Read};
+use std::os::unix::net::UnixStream;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
@@ -16,6 +19,7 @@ cases![
     stop_sends_the_signal_that_was_asked_for,
     a_wait_for_the_next_exit_does_not_take_the_last,
     a_wait_for_the_removal_outlasts_the_end,
+    a_wait_for_the_removal_ends_with_one_that_nobody_asks_for,
     restart_stops_and_starts_in_order,
     links_are_removed_by_their_own_name,
     prune_takes_what_its_filters_say,
@@ -174,33 +178,33 @@ fn stop_sends_the_signal_that_was_asked_for(on: &dyn Subject) -> Result<()> {
     Ok(())
 }
 
-/// Waits in the background until `again` has been done often enough for the answer to come.
-fn waits(on: &dyn Subject, path: &'static str, again: &dyn Fn() -> Result<()>) -> Result<Value> {
-    let api = on.api();
-    let wait = std::thread::spawn(move || api.post(path, &Value::Null)?.json());
-    while !wait.is_finished() {
-        again()?;
-    }
-    wait.join().map_err(|_| anyhow::anyhow!("the wait panicked"))?
+/// A wait that has begun: its answer's head has come, its body comes with what it waits for.
+fn begun(on: &dyn Subject, container: &str, condition: &str) -> Result<UnixStream> {
+    let path = format!("/containers/{container}/wait?condition={condition}");
+    // The connection's end is the body's.
+    let (head, body) = on.api().open(&path, &[("Connection", "close")], &Value::Null)?;
+    ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    Ok(body)
+}
+
+/// What a wait tells at its end.
+fn told(mut wait: UnixStream) -> Result<Value> {
+    let mut body = String::new();
+    wait.read_to_string(&mut body)?;
+    // It comes in chunks, whose lengths are on lines of their own.
+    let told = body.lines().find(|line| line.starts_with('{')).with_context(|| body.clone())?;
+    Ok(serde_json::from_str(told)?)
 }
 
 fn a_wait_for_the_next_exit_does_not_take_the_last(on: &dyn Subject) -> Result<()> {
     let docker = on.docker();
-    docker.ok([
-        "create",
-        "--name",
-        "next",
-        "busybox",
-        "sh",
-        "-c",
-        "test -e /ran && exit 5; touch /ran; exit 4",
-    ])?;
+    let script = "test -e /ran && exit 5; touch /ran; exit 4";
+    docker.ok(["create", "--name", "next", "busybox", "sh", "-c", script])?;
     docker.ok(["start", "-a", "next"]).err().context("it ends with 4")?;
-    let told = waits(on, "/containers/next/wait?condition=next-exit", &|| {
-        docker.run(["start", "-a", "next"])?;
-        Ok(())
-    })?;
-    ensure!(told == json!({"StatusCode": 5}), "{told}");
+    let wait = begun(on, "next", "next-exit")?;
+    docker.ok(["start", "next"])?;
+    let next = told(wait)?;
+    ensure!(next == json!({"StatusCode": 5}), "{next}");
     ensure!(on.api().post("/containers/next/wait", &Value::Null)?.json()? == json!({"StatusCode": 5}));
     docker.ok(["rm", "next"])?;
     Ok(())
@@ -209,14 +213,29 @@ fn a_wait_for_the_next_exit_does_not_take_the_last(on: &dyn Subject) -> Result<(
 fn a_wait_for_the_removal_outlasts_the_end(on: &dyn Subject) -> Result<()> {
     let docker = on.docker();
     docker.ok(["create", "--name", "removed-last", "busybox", "sh", "-c", "exit 7"])?;
+    let wait = begun(on, "removed-last", "removed")?;
     docker.run(["start", "-a", "removed-last"])?;
-    let api = on.api();
-    let wait =
-        std::thread::spawn(move || api.post("/containers/removed-last/wait?condition=removed", &Value::Null));
-    // The call above finds the container, or it is gone before: both are told apart by the answer.
+    ensure!(docker.ok(["wait", "removed-last"])? == "7");
+    wait.set_nonblocking(true)?;
+    let early = (&wait).read(&mut [0]).map_err(|error| error.kind());
+    ensure!(early == Err(ErrorKind::WouldBlock), "{early:?} before the removal");
+    wait.set_nonblocking(false)?;
     docker.ok(["rm", "removed-last"])?;
-    let answer = wait.join().map_err(|_| anyhow::anyhow!("the wait panicked"))??;
-    ensure!(answer.status == 404 || answer.json()? == json!({"StatusCode": 7}), "{}", answer.json()?);
+    let told = told(wait)?;
+    ensure!(told == json!({"StatusCode": 7}), "{told}");
+    Ok(())
+}
+
+fn a_wait_for_the_removal_ends_with_one_that_nobody_asks_for(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["create", "--rm", "--name", "removed-itself", "busybox", "sh", "-c", "exit 7"])?;
+    let waits = ["removed", "next-exit"].map(|condition| begun(on, "removed-itself", condition));
+    docker.ok(["start", "removed-itself"])?;
+    let [removed, ended] = waits;
+    let (removed, ended) = (told(removed?)?, told(ended?)?);
+    ensure!(removed == json!({"StatusCode": 7}) && ended == removed, "{removed} {ended}");
+    let gone = on.api().get("/containers/removed-itself/json")?;
+    ensure!(gone.status == 404, "{}", gone.json()?);
     Ok(())
 }
 

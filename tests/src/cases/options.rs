@@ -1,7 +1,11 @@
-//! What can be asked of a network, and of a container's end on it.
+//! What can be asked of a network, of a container's end on it, and of a container by the API alone.
+
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 
+use super::containers::wait_for_log;
 use crate::cases;
 use crate::subject::Subject;
 
@@ -14,6 +18,11 @@ cases![
     a_routed_network_publishes_under_its_containers_addresses,
     an_unprotected_network_is_open_to_its_system_only_where_it_is_shut,
     a_bridge_leaves_its_address_to_others,
+    a_container_may_have_no_network_at_all,
+    a_limit_of_kernel_memory_is_one_of_old_calls,
+    real_time_is_refused_where_there_is_none,
+    groups_and_the_shell_are_kept_and_used,
+    the_time_and_the_signal_of_a_stop_are_the_container_s,
 ];
 
 /// What only Caisson is held to: dockerd has no overlay without a swarm.
@@ -224,5 +233,138 @@ fn an_attachable_overlay_is_a_network_of_one_node(on: &dyn Subject) -> Result<()
     ensure!(seen.starts_with("1450\n") && seen.contains("web"), "{seen}");
     docker.ok(["rm", "-f", "o-node"])?;
     docker.ok(["network", "rm", "o-overlay"])?;
+    Ok(())
+}
+
+/// What the engine says to the wish for a container: its status and the answer.
+fn wish(on: &dyn Subject, version: &str, name: &str, body: &Value) -> Result<(u16, Value)> {
+    let answer = on.api().post(&format!("{version}/containers/create?name={name}"), body)?;
+    Ok((answer.status, answer.json()?))
+}
+
+/// A container of that wish, which is made without a warning.
+fn create(on: &dyn Subject, name: &str, body: &Value) -> Result<()> {
+    let (status, told) = wish(on, "", name, body)?;
+    ensure!(status == 201 && told["Warnings"] == json!([]), "{status} {told}");
+    Ok(())
+}
+
+fn a_container_may_have_no_network_at_all(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    let ports = json!({"80/tcp": [{"HostPort": "28162"}]});
+    let body = json!({
+        "Image": "busybox", "Cmd": ["ls", "/sys/class/net"], "NetworkDisabled": true,
+        "ExposedPorts": {"80/tcp": {}}, "HostConfig": {"PortBindings": ports},
+    });
+    create(on, "o-disabled", &body)?;
+    ensure!(docker.ok(["start", "-a", "o-disabled"])? == "lo");
+    let told = on.api().get("/containers/o-disabled/json")?.json()?;
+    docker.ok(["rm", "o-disabled"])?;
+    ensure!(told["Config"]["NetworkDisabled"] == true, "{told}");
+    let network = &told["NetworkSettings"];
+    ensure!(network["Networks"] == json!({}) && network["Ports"] == json!({}), "{network}");
+    ensure!(network["IPAddress"] == "" && network["SandboxKey"] == "", "{network}");
+    Ok(())
+}
+
+/// What control groups the engine's system has: `1` or `2`.
+fn control_groups(on: &dyn Subject) -> Result<String> {
+    on.docker().ok(["info", "-f", "{{.CgroupVersion}}"])
+}
+
+/// API 1.42 took the limit away: it is not looked at any more. The second version of control groups never had it.
+fn a_limit_of_kernel_memory_is_one_of_old_calls(on: &dyn Subject) -> Result<()> {
+    let body = json!({"Image": "busybox", "HostConfig": {"KernelMemory": 5}});
+    let of = |version: &str| -> Result<(u16, Value)> {
+        let told = wish(on, version, "o-kernel", &body)?;
+        on.docker().run(["rm", "o-kernel"])?;
+        Ok(told)
+    };
+    let (status, old) = of("/v1.41")?;
+    match control_groups(on)?.as_str() {
+        "1" => {
+            let why = "Minimum kernel memory limit allowed is 6MB";
+            ensure!(status == 400 && old["message"] == why, "{status} {old}");
+        }
+        _ => {
+            let why = "Your kernel does not support kernel memory limit capabilities or the cgroup is not mounted. Limitation discarded.";
+            ensure!(status == 201 && old["Warnings"] == json!([why]), "{status} {old}");
+        }
+    }
+    let (status, new) = of("/v1.42")?;
+    ensure!(status == 201 && new["Warnings"] == json!([]), "{status} {new}");
+    Ok(())
+}
+
+/// The first version of control groups can, where the kernel can.
+fn real_time_is_refused_where_there_is_none(on: &dyn Subject) -> Result<()> {
+    let groups = control_groups(on)?;
+    for (limits, of_the_first) in [
+        (json!({"CpuRealtimePeriod": 1_000_000}), ""),
+        (json!({"CpuRealtimeRuntime": 950_000}), ""),
+        (
+            json!({"CpuRealtimePeriod": 1000, "CpuRealtimeRuntime": 950_000}),
+            "cpu real-time runtime cannot be higher than cpu real-time period",
+        ),
+    ] {
+        let body = json!({"Image": "busybox", "HostConfig": limits});
+        let (status, told) = wish(on, "", "o-real-time", &body)?;
+        on.docker().run(["rm", "o-real-time"])?;
+        let message = told["message"].as_str().unwrap_or_default();
+        let is_lack = status == 400 && message == "kernel does not support CPU real-time scheduler";
+        let is_as_asked = (status == 201) == of_the_first.is_empty() && message == of_the_first;
+        ensure!(is_lack || groups == "1" && is_as_asked, "{body}: {status} {told}");
+    }
+    Ok(())
+}
+
+fn groups_and_the_shell_are_kept_and_used(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    let groups = json!(["7", "root", "1234"]);
+    let shell = json!(["/bin/ash", "-euc"]);
+    let body = json!({
+        "Image": "busybox", "Cmd": ["id", "-G"], "User": "1000:1001", "Shell": shell,
+        "HostConfig": {"GroupAdd": groups},
+    });
+    create(on, "o-groups", &body)?;
+    let found = docker.ok(["start", "-a", "o-groups"])?;
+    let told = on.api().get("/containers/o-groups/json")?.json()?;
+    docker.ok(["commit", "o-groups", "o-groups:v1"])?;
+    let image = on.api().get("/images/o-groups:v1/json")?.json()?;
+    docker.ok(["rm", "o-groups"])?;
+    docker.ok(["rmi", "o-groups:v1"])?;
+    let mut found: Vec<&str> = found.split(' ').collect();
+    found.sort_unstable();
+    ensure!(found == ["0", "1001", "1234", "7"], "{found:?}");
+    ensure!(told["HostConfig"]["GroupAdd"] == groups && told["Config"]["Shell"] == shell, "{told}");
+    ensure!(image["Config"]["Shell"] == shell, "a commit keeps it: {image}");
+    let unknown = json!({"Image": "busybox", "HostConfig": {"GroupAdd": ["none-such"]}});
+    create(on, "o-no-group", &unknown)?;
+    let refused = docker.run(["start", "o-no-group"])?;
+    docker.ok(["rm", "o-no-group"])?;
+    ensure!(refused.err.contains("unable to find group none-such: no matching entries"), "{refused:?}");
+    Ok(())
+}
+
+/// How long others are waited for before they are killed.
+const USUAL_GRACE: Duration = Duration::from_secs(10);
+
+fn the_time_and_the_signal_of_a_stop_are_the_container_s(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    let script = "trap 'echo heard' USR1; echo up; while :; do sleep 1000 & wait; done";
+    let body = json!({
+        "Image": "busybox", "Cmd": ["sh", "-c", script], "StopSignal": "SIGUSR1", "StopTimeout": 1,
+    });
+    create(on, "o-stop", &body)?;
+    docker.ok(["start", "o-stop"])?;
+    wait_for_log(on, "o-stop", "up")?;
+    let asked = Instant::now();
+    docker.ok(["stop", "o-stop"])?;
+    let took = asked.elapsed();
+    ensure!(took < USUAL_GRACE, "it took {took:?}");
+    ensure!(docker.ok(["logs", "o-stop"])? == "up\nheard");
+    let told = on.api().get("/containers/o-stop/json")?.json()?;
+    docker.ok(["rm", "o-stop"])?;
+    ensure!(told["State"]["ExitCode"] == 137 && told["Config"]["StopTimeout"] == 1, "{told}");
     Ok(())
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::bounded::LIMIT;
 use crate::cases;
 use crate::cli::Docker;
+use crate::crafted::{Image, Layer, Packing, digest};
 use crate::faults::{Fault, FaultyRegistry};
 use crate::registry::{Access, PASSWORD, Registry, USER};
 use crate::registry_data::ARCHITECTURE;
@@ -16,6 +17,7 @@ use crate::subject::{Case, Subject};
 cases![
     what_is_pushed_is_pulled_again,
     a_pull_of_what_is_there_says_so,
+    a_base_that_is_there_is_not_pulled_again,
     run_pulls_what_is_missing,
     all_tags_go_and_come,
     a_digest_is_pulled,
@@ -124,6 +126,41 @@ fn a_pull_of_what_is_there_says_so(on: &dyn Subject) -> Result<()> {
     ensure!(!pulled.contains("Pulling fs layer"), "{pulled}");
     docker.ok(["rmi", &name, &registry.name("other:x")])?;
     Ok(())
+}
+
+/// Two images on one base: of the second only its own layer comes.
+fn a_base_that_is_there_is_not_pulled_again(on: &dyn Subject) -> Result<()> {
+    let (docker, registry) = (on.docker(), Registry::start(on, Access::Open)?);
+    let base = Layer::of_file("base", b"what both stand on", Packing::Gzip)?;
+    let mut pulls = Vec::new();
+    for tag in ["one", "two"] {
+        let own = Layer::of_file("own", format!("the base's image {tag}").as_bytes(), Packing::Gzip)?;
+        let own_id = short(&own);
+        let layers = vec![base.clone(), own];
+        Image { architecture: ARCHITECTURE, layers }.put(on, &registry, "based", tag)?;
+        pulls.push((docker.ok(["pull", &registry.name(&format!("based:{tag}"))])?, own_id));
+    }
+    let [(first, own_first), (second, own_second)] = &pulls[..] else { bail!("{pulls:?}") };
+    let count = |told: &str, what: &str| told.lines().filter(|line| line.ends_with(what)).count();
+    let says = |told: &str, id: &str, what: &str| told.lines().any(|line| line == format!("{id}: {what}"));
+    let base = short(&base);
+    ensure!(count(first, ": Already exists") == 0 && count(first, ": Pull complete") == 2, "{first}");
+    ensure!(says(first, &base, "Pull complete") && says(first, own_first, "Pull complete"), "{first}");
+    ensure!(count(second, ": Already exists") == 1 && count(second, ": Pull complete") == 1, "{second}");
+    ensure!(says(second, &base, "Already exists") && says(second, own_second, "Pull complete"), "{second}");
+    docker.ok(["rmi", &registry.name("based:one")])?;
+    // The base stays as long as one image stands on it.
+    let left = docker.ok(["create", "--name", "based", &registry.name("based:two")])?;
+    docker.ok(["cp", &format!("{left}:/base"), "-"])?;
+    docker.ok(["rm", "based"])?;
+    docker.ok(["rmi", &registry.name("based:two")])?;
+    Ok(())
+}
+
+/// What pulls call a layer.
+fn short(layer: &Layer) -> String {
+    let digest = digest(&layer.blob);
+    digest.trim_start_matches("sha256:").chars().take(12).collect()
 }
 
 fn run_pulls_what_is_missing(on: &dyn Subject) -> Result<()> {

@@ -1,6 +1,8 @@
 //! What comes from registries and goes to them: layers of every packing, what is refused, what is told, and what networks and
 //! busy registries do. Natively only: the registry is beside the engine.
 
+mod credentials;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,12 +11,14 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
+use self::credentials::a_credential_helper_keeps_the_password;
 use super::registry::{image, only_in_registry};
 use crate::bounded::Bounded;
 use crate::cases;
 use crate::crafted::{Image, Layer, Packing, digest};
 use crate::faults::{Asked, Fault, FaultyRegistry};
-use crate::registry::{Access, PASSWORD, Registry, USER};
+use crate::fixtures;
+use crate::registry::{Access, PASSWORD, Registry, USER, free_port};
 use crate::registry_data::ARCHITECTURE;
 use crate::subject::{Case, Subject};
 
@@ -25,6 +29,8 @@ cases![
     an_identity_token_stands_for_a_password,
     blobs_that_are_there_are_not_sent,
     a_search_asks_the_registry_that_it_names,
+    an_archive_is_imported_from_the_web,
+    a_credential_helper_keeps_the_password,
 ];
 
 /// What only Caisson does, or does without waiting for long.
@@ -408,5 +414,32 @@ fn a_search_asks_the_registry_that_it_names(on: &dyn Subject) -> Result<()> {
         "{}",
         refused.json()?
     );
+    Ok(())
+}
+
+/// The engine fetches it, from where the engine is.
+fn an_archive_is_imported_from_the_web(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    let archive = String::from_utf8(fixtures::root_archive()?)?;
+    let web = FaultyRegistry::start(on, free_port(), move |asked| match asked.path.as_str() {
+        "/root.tar" => Fault::Answer(200, "Content-Type: application/x-tar\r\n".to_owned(), archive.clone()),
+        _ => Fault::Answer(404, String::new(), "nothing here".to_owned()),
+    })?;
+    let url = format!("http://{}", web.name("root.tar"));
+    let told = docker.ok(["import", "--change", "CMD [\"/hello\"]", &url, "from-the-web:v1"])?;
+    let (downloading, made) = told.split_once('\n').with_context(|| told.clone())?;
+    ensure!(downloading == format!("Downloading from {url}"), "{told}");
+    let image = "{{.Id}} {{.Comment}} {{json .Config.Cmd}} {{.Size}}";
+    let image = docker.ok(["image", "inspect", "-f", image, "from-the-web:v1"])?;
+    ensure!(image == format!("{made} Imported from {url} [\"/hello\"] 6"), "{image}");
+    docker.ok(["rmi", "from-the-web:v1"])?;
+    let refused = docker.run(["import", &format!("http://{}", web.name("none.tar")), "from-nowhere:v1"])?;
+    let why = format!("failed to GET http://{} with status 404 ", web.name("none.tar"));
+    let is_told = refused.err.contains(&why) && refused.err.contains(": nothing here");
+    ensure!(refused.status == 1 && is_told, "{refused:?}");
+    let refused = docker.run(["import", "http://127.0.0.1:9/root.tar", "from-nowhere:v1"])?;
+    let why = "Get \"http://127.0.0.1:9/root.tar\": dial tcp 127.0.0.1:9: connect: connection refused";
+    ensure!(refused.status == 1 && refused.err.contains(why), "{refused:?}");
+    ensure!(docker.run(["image", "inspect", "from-nowhere:v1"])?.status == 1, "what was refused is there");
     Ok(())
 }

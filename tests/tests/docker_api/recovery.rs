@@ -1,5 +1,7 @@
 //! Crashes: whatever is killed, what comes after is true. Each case has an engine of its own.
 
+mod streams;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -13,7 +15,12 @@ use caisson_tests::engine::Engine;
 use caisson_tests::faults::{Fault, FaultyRegistry};
 use caisson_tests::registry::{Access, Registry};
 use caisson_tests::subject::Subject;
-use serde_json::json;
+
+use self::streams::{
+    a_follower_s_log_goes_on_after_a_crash, an_added_process_outlives_its_client,
+    clients_of_a_killed_engine_are_let_go, processes_and_their_ends_outlive_a_killed_engine,
+    streams_go_on_with_the_next_engine,
+};
 
 /// A case that takes its engine down.
 pub(crate) struct Case {
@@ -42,6 +49,9 @@ cases![
     a_new_name_outlives_the_engine,
     a_follower_s_log_goes_on_after_a_crash,
     processes_and_their_ends_outlive_a_killed_engine,
+    streams_go_on_with_the_next_engine,
+    clients_of_a_killed_engine_are_let_go,
+    an_added_process_outlives_its_client,
     health_goes_on_after_a_killed_engine,
     a_short_soak_loses_and_leaves_nothing,
     a_short_soak_of_images_loses_and_leaves_nothing,
@@ -119,47 +129,6 @@ fn an_exit_while_the_engine_is_away_is_told_after(engine: &Engine) -> Result<()>
     engine.start_again()?;
     ensure!(docker.ok(["wait", "exits"])? == "9");
     ensure!(docker.ok(["logs", "exits"])? == "before\nafter");
-    Ok(())
-}
-
-fn processes_and_their_ends_outlive_a_killed_engine(engine: &Engine) -> Result<()> {
-    let (docker, api) = (engine.docker(), engine.api());
-    docker.ok(["run", "-d", "--name", "works", "busybox", "sleep", "1000"])?;
-    let script = |code: u8| format!("while [ ! -e /go{code} ]; do sleep 0.05; done; exit {code}");
-    let mut ids = Vec::new();
-    for code in [3, 4, 5, 6] {
-        let created =
-            api.post("/containers/works/exec", &json!({"Cmd": ["sh", "-c", script(code)]}))?.json()?;
-        ids.push(created["Id"].as_str().context("an id")?.to_owned());
-    }
-    let inspect = |id: &str| api.get(&format!("/exec/{id}/json"))?.json();
-    let start = |id: &str| api.post(&format!("/exec/{id}/start"), &json!({"Detach": true}));
-    // The first has ended before, the second ends while the engine is away, the third after; the fourth is started after.
-    ids[..3].iter().try_for_each(|id| start(id).map(drop))?;
-    docker.ok(["exec", "works", "touch", "/go3"])?;
-    let ends = |id: &str| {
-        until("the process ends", || Ok((inspect(id)?["Running"] == false).then_some(())))
-            .with_context(|| format!("exec {id}"))
-    };
-    ends(&ids[0])?;
-    let pid = inspect(&ids[2])?["Pid"].clone();
-    let first = docker.ok(["inspect", "-f", "{{.State.Pid}}", "works"])?;
-    engine.crash()?;
-    engine.namespaces().shell(&format!("touch /proc/{first}/root/go4"))?;
-    let waits = "while pgrep -f '[e]xit 4' > /dev/null; do sleep 0.05; done";
-    engine.namespaces().shell(waits)?;
-    engine.start_again()?;
-    ensure!(inspect(&ids[0])?["ExitCode"] == 3, "{}", inspect(&ids[0])?);
-    ensure!(inspect(&ids[1])?["ExitCode"] == 4, "{}", inspect(&ids[1])?);
-    let running = inspect(&ids[2])?;
-    ensure!(running["Running"] == true && running["Pid"] == pid, "{running}");
-    docker.ok(["exec", "works", "touch", "/go5", "/go6"])?;
-    ensure!(start(&ids[3])?.status == 200);
-    for (id, code) in [(&ids[2], 5), (&ids[3], 6)] {
-        ends(id)?;
-        ensure!(inspect(id)?["ExitCode"] == code, "{}", inspect(id)?);
-    }
-    docker.ok(["rm", "-f", "works"])?;
     Ok(())
 }
 
@@ -402,40 +371,6 @@ fn a_new_name_outlives_the_engine(engine: &Engine) -> Result<()> {
     ensure!(docker.ok(["inspect", "-f", "{{.Name}}", "second-name"])? == "/second-name");
     docker.ok(["create", "--name", "first-name", "busybox"])?;
     docker.ok(["rm", "first-name", "second-name"])?;
-    Ok(())
-}
-
-fn a_follower_s_log_goes_on_after_a_crash(engine: &Engine) -> Result<()> {
-    let docker = engine.docker();
-    let script =
-        "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); [ $((i % 100)) = 0 ] && sleep 0.1; done";
-    docker.ok([
-        "run",
-        "-d",
-        "--name",
-        "talks",
-        "--log-opt",
-        "max-size=8k",
-        "--log-opt",
-        "max-file=100",
-        "busybox",
-        "sh",
-        "-c",
-        script,
-    ])?;
-    for _ in 0..2 {
-        engine.crash()?;
-        engine.start_again()?;
-    }
-    let followed = docker.ok(["logs", "-f", "talks"])?;
-    let expected: Vec<String> = (0..2000).map(|n| format!("line {n}")).collect();
-    ensure!(
-        followed == expected.join("\n"),
-        "{} lines, the last {:?}",
-        followed.lines().count(),
-        followed.lines().last()
-    );
-    docker.ok(["rm", "-f", "talks"])?;
     Ok(())
 }
 

@@ -7,7 +7,24 @@ use super::{Call, Probe, Show, get, post};
 /// What there is of it differs with the cases that run meanwhile.
 const DISK_USAGE: &[&str] = &["/BuildCache", "/Images", "/Volumes", "/Containers"];
 
+/// What differs with the system's control groups, which are another's for dockerd here.
+const BY_CONTROL_GROUPS: &[&str] =
+    &["/memory_stats", "/pids_stats", "/blkio_stats", "/cpu_stats/cpu_usage/percpu_usage"];
+
 pub(crate) const PROBES: &[Probe] = &[
+    Probe {
+        name: "stats_of_one_moment",
+        call: Call::Get("/containers/running-probe/stats?stream=false&one-shot=true"),
+        show: Show::Shape,
+        except: BY_CONTROL_GROUPS,
+    },
+    Probe {
+        name: "stats_of_what_does_not_run",
+        call: Call::Get("/containers/probe/stats?stream=false"),
+        show: Show::Whole,
+        except: &["/id"],
+    },
+    get("stats_unknown", "/containers/none/stats?stream=false", Show::Whole),
     post("rename_unknown", "/containers/none/rename?name=x", || Value::Null),
     post("rename_to_nothing", "/containers/probe/rename", || Value::Null),
     post("rename_to_the_same", "/containers/probe/rename?name=probe", || Value::Null),

@@ -20,8 +20,9 @@ pub(super) fn settle(
         forget(version, mount);
         refuse(version, mount).map_err(ApiError::invalid)?;
     }
-    if !version.at_least(42) {
-        host.console_size = [0, 0];
+    match version.at_least(42) {
+        true => host.kernel_memory = 0,
+        false => host.console_size = [0, 0],
     }
     if !version.at_least(43) {
         host.annotations = None;
