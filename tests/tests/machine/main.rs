@@ -1,6 +1,6 @@
 //! The machine as a user has it, under QEMU: the same cases as natively through the host's socket, and its own life.
 //!
-//! One boot serves all cases; those of [`limits`], [`systemd`], [`networks`], [`registry`], [`egress`], [`flows`], [`host`], [`sleep`],
+//! One boot serves all cases; those of [`limits`], [`systemd`], [`volumes`], [`networks`], [`registry`], [`egress`], [`flows`], [`host`], [`sleep`],
 //! [`life`] and [`inside`] come after, in order, because each leaves the machine running.
 
 /// The cases of a module, each named after its function.
@@ -20,6 +20,7 @@ mod networks;
 mod registry;
 mod sleep;
 mod systemd;
+mod volumes;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
     for (group, cases) in [
         ("limits", limits::CASES),
         ("systemd", systemd::CASES),
+        ("volumes", volumes::CASES),
         ("networks", networks::CASES),
         ("registry", registry::CASES),
         ("egress", egress::CASES),

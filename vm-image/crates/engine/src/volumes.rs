@@ -41,3 +41,24 @@ pub(crate) fn tell(events: &Events, action: &str, name: &str, more: &[(&str, Str
     attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
     events.publish("volume", action, name, attributes);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn why_a_device_was_not_mounted_is_told_once() {
+        let failed = VolumeError::Mount {
+            path: "/v".into(),
+            device: "//host/share".into(),
+            how: ", data: vers=3.0".into(),
+            reason: io::Error::from_raw_os_error(13),
+        };
+        assert_eq!(
+            error(&failed).message,
+            "error while mounting volume '/v': failed to mount local volume: mount //host/share:/v, data: vers=3.0: permission denied"
+        );
+    }
+}

@@ -73,7 +73,7 @@ pub enum VolumeError {
     /// Its device could not be mounted.
     #[error(
         "error while mounting volume '{path}': failed to mount local volume: mount {device}:{path}{how}: {}",
-        go(source)
+        go(reason)
     )]
     Mount {
         /// Where it was to be mounted.
@@ -82,8 +82,8 @@ pub enum VolumeError {
         device: String,
         /// With which flags and options, without passwords.
         how: String,
-        /// Why it failed.
-        source: io::Error,
+        /// Why it failed. It is no source, because the text has it, and has to end with it.
+        reason: io::Error,
     },
     /// The server of its device has no address.
     #[error("error while mounting volume '{path}': error resolving passed in network volume address: {why}")]
@@ -92,6 +92,22 @@ pub enum VolumeError {
         path: String,
         /// What the resolver said.
         why: String,
+    },
+    /// It has a size, and its file system has no quotas any more.
+    #[error("error while mounting volume '{path}': size quota requested for volume but no quota support")]
+    NoQuota {
+        /// Where its files are.
+        path: String,
+    },
+    /// It could not be held to its size.
+    #[error("error while mounting volume '{path}': failed to {action} {path}: {}", go(reason))]
+    Quota {
+        /// Where its files are.
+        path: String,
+        /// What was tried.
+        action: String,
+        /// Why it failed, as in [`Mount`](Self::Mount).
+        reason: io::Error,
     },
     /// The disk failed.
     #[error("could not {action} {path}")]
@@ -127,7 +143,11 @@ impl VolumeError {
             | Self::MissingOption { .. }
             | Self::BadOption { .. } => ErrorKind::Invalid,
             Self::InUse { .. } => ErrorKind::Conflict,
-            Self::Mount { .. } | Self::Unresolved { .. } | Self::Disk { .. } => ErrorKind::Internal,
+            Self::Mount { .. }
+            | Self::Unresolved { .. }
+            | Self::NoQuota { .. }
+            | Self::Quota { .. }
+            | Self::Disk { .. } => ErrorKind::Internal,
         }
     }
 }

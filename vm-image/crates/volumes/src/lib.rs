@@ -22,6 +22,7 @@ mod error;
 mod mount;
 mod name;
 mod options;
+mod quota;
 mod record;
 mod size;
 mod tree;
@@ -29,6 +30,7 @@ mod volume;
 mod volumes;
 
 pub use error::{ErrorKind, OpenError, VolumeError};
+pub use quota::FIRST_PROJECT;
 pub use size::bytes_below;
 pub use volume::{ANONYMOUS_LABEL, DRIVER, NewVolume, Volume};
 pub use volumes::Volumes;

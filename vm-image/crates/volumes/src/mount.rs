@@ -46,11 +46,11 @@ pub(crate) fn makes_new_files(device: &Device) -> bool {
 pub(crate) fn mount(device: &Device, at: &Path) -> Result<(), VolumeError> {
     let (source, options) = resolved(device, at)?;
     let parsed = parse(&options);
-    attach(&source, device, &parsed, at).map_err(|source| VolumeError::Mount {
+    attach(&source, device, &parsed, at).map_err(|error| VolumeError::Mount {
         path: at.display().to_string(),
-        device: device.device.clone(),
+        device: source,
         how: parsed.described(),
-        source,
+        reason: error,
     })
 }
 
@@ -242,5 +242,17 @@ mod tests {
         assert_eq!(resolved(&cifs, Path::new("/d")).unwrap().0, "//127.0.0.1/x");
         let tmpfs = Device { kind: "tmpfs".into(), device: "tmpfs".into(), options: "addr=x".into() };
         assert_eq!(resolved(&tmpfs, Path::new("/d")).unwrap().1, "addr=x");
+    }
+
+    #[test]
+    fn a_mount_that_fails_is_told_with_the_address() {
+        let cifs = Device {
+            kind: "cifs".into(),
+            device: "//localhost/x".into(),
+            options: "user=a,password=b".into(),
+        };
+        let refused = mount(&cifs, Path::new("/no/such")).unwrap_err().to_string();
+        let told = "mount //127.0.0.1/x:/no/such, data: user=a,password=********: ";
+        assert!(refused.contains(told), "{refused}");
     }
 }

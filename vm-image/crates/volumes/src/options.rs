@@ -27,8 +27,12 @@ impl Device {
 const NEEDS: [(&str, &[&str]); 3] =
     [("device", &["type"]), ("type", &["device"]), ("o", &["device", "type"])];
 
-/// Checks options as dockerd does when a volume is made.
-pub(crate) fn check(name: &str, options: Option<&BTreeMap<String, String>>) -> Result<(), VolumeError> {
+/// Checks options as dockerd does when a volume is made, where volumes can have a size or not.
+pub(crate) fn check(
+    name: &str,
+    options: Option<&BTreeMap<String, String>>,
+    has_quota: bool,
+) -> Result<(), VolumeError> {
     let Some(options) = options else { return Ok(()) };
     let bad = |why: String| VolumeError::BadOption { name: name.to_owned(), why };
     if let Some(option) = options.keys().find(|key| !matches!(key.as_str(), "type" | "o" | "device" | "size"))
@@ -41,6 +45,7 @@ pub(crate) fn check(name: &str, options: Option<&BTreeMap<String, String>>) -> R
     }
     if let Some(size) = options.get("size")
         && ram_in_bytes(size).map_err(bad)? > 0
+        && !has_quota
     {
         return Err(bad("quota size requested but no quota support".into()));
     }
@@ -52,6 +57,11 @@ pub(crate) fn check(name: &str, options: Option<&BTreeMap<String, String>>) -> R
         }
     }
     Ok(())
+}
+
+/// The bytes that checked options allow; 0 is no limit.
+pub(crate) fn size(options: Option<&BTreeMap<String, String>>) -> u64 {
+    options.and_then(|options| ram_in_bytes(options.get("size")?).ok()).unwrap_or(0)
 }
 
 /// Whether a URL names a port: `//server:445/share`.
@@ -95,9 +105,12 @@ pub(crate) fn ram_in_bytes(text: &str) -> Result<u64, String> {
 mod tests {
     use super::*;
 
+    fn map(options: &[(&str, &str)]) -> BTreeMap<String, String> {
+        options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
     fn checked(options: &[(&str, &str)]) -> Result<(), String> {
-        let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        check("v1", Some(&options)).map_err(|error| error.to_string())
+        check("v1", Some(&map(options)), false).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -119,6 +132,22 @@ mod tests {
         ] {
             assert_eq!(checked(options), Err(said.to_owned()));
         }
+    }
+
+    #[test]
+    fn with_quotas_a_size_needs_no_other_option_and_forbids_none() {
+        let checked = |options: &[(&str, &str)]| {
+            check("v1", Some(&map(options)), true).map_err(|error| error.to_string())
+        };
+        assert_eq!(checked(&[("size", "1m")]), Ok(()));
+        assert_eq!(checked(&[("size", "1m"), ("type", "none"), ("device", "/x"), ("o", "bind")]), Ok(()));
+        assert_eq!(checked(&[("size", "x")]), Err("create v1: invalid size: 'x'".into()));
+        assert_eq!(
+            checked(&[("size", "1m"), ("o", "bind")]),
+            Err("create v1: missing required option: \"device\"".into())
+        );
+        assert_eq!(size(Some(&map(&[("size", "10m")]))), 10 << 20);
+        assert_eq!((size(None), size(Some(&map(&[("type", "none")])))), (0, 0));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::error::{At, OpenError, VolumeError};
 use crate::volume::Volume;
-use crate::{mount, name, tree};
+use crate::{mount, name, quota, tree};
 
 const FORMAT: u32 = 1;
 const RECORD: &str = "volume.json";
@@ -28,6 +28,15 @@ struct Record {
     created: OffsetDateTime,
     options: Option<BTreeMap<String, String>>,
     labels: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    project: Option<u32>,
+}
+
+/// What is on disk.
+pub(crate) struct Found {
+    pub(crate) volumes: Vec<Volume>,
+    /// The highest project of any, also of those without a name.
+    pub(crate) last_project: Option<u32>,
 }
 
 /// The directory of a volume's files.
@@ -61,6 +70,7 @@ fn lay_out(aside: &Path, volume: &Volume) -> Result<(), VolumeError> {
         created: volume.created,
         options: volume.options.clone(),
         labels: volume.labels.clone(),
+        project: volume.project,
     };
     let path = aside.join(RECORD);
     let bytes = serde_json::to_vec(&record).map_err(std::io::Error::from).at("write", &path)?;
@@ -79,25 +89,40 @@ pub(crate) fn unname(root: &Path, name: &str) -> Result<String, VolumeError> {
 /// Removes the files of a volume without a name, and nothing that is mounted among them. What cannot be removed now is
 /// removed at the next start.
 pub(crate) fn discard(root: &Path, gone: &str) {
+    let project = project(root, gone);
     let removed = mount::detach(&data(root, gone)).and_then(|()| tree::remove(root, gone.as_ref()));
     if let Err(error) = removed {
         tracing::warn!(path = gone, %error, "the files of a removed volume are left until the next start");
+    } else if let Some(project) = project
+        && let Err(error) = quota::give_back(root, project)
+    {
+        tracing::warn!(project, %error, "the limit of a removed volume is left");
     }
 }
 
+/// The project of a volume that need not be whole.
+fn project(root: &Path, name: &str) -> Option<u32> {
+    let bytes = fs::read(root.join(name).join(RECORD)).ok()?;
+    serde_json::from_slice::<Record>(&bytes).ok()?.project
+}
+
 /// All volumes on disk. What has no name is removed.
-pub(crate) fn read_all(root: &Path) -> Result<Vec<Volume>, OpenError> {
-    let mut volumes = Vec::new();
+pub(crate) fn read_all(root: &Path) -> Result<Found, OpenError> {
+    let mut found = Found { volumes: Vec::new(), last_project: None };
     for entry in fs::read_dir(root).at("list", root)? {
         let path = entry.at("list", root)?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         if name.starts_with(NEW) || name.starts_with(GONE) {
+            // If its files cannot be removed, they stay what they are a part of.
+            found.last_project = found.last_project.max(project(root, name));
             discard(root, name);
         } else if name::check(name).is_ok() {
-            volumes.extend(read(root, name)?);
+            found.volumes.extend(read(root, name)?);
         }
     }
-    Ok(volumes)
+    let projects = found.volumes.iter().map(|volume| volume.project);
+    found.last_project = projects.fold(found.last_project, Option::max);
+    Ok(found)
 }
 
 /// Reads a volume. One without a record that can be understood is left alone: there are files in it.
@@ -132,6 +157,7 @@ fn read(root: &Path, name: &str) -> Result<Option<Volume>, OpenError> {
         options: record.options,
         labels: record.labels,
         path: data(root, name),
+        project: record.project,
     }))
 }
 

@@ -51,6 +51,8 @@ pub struct Volume {
     pub labels: Option<BTreeMap<String, String>>,
     /// Its directory.
     pub path: PathBuf,
+    /// What it is held to its size by.
+    pub(crate) project: Option<u32>,
 }
 
 impl Volume {

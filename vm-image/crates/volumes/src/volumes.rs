@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use crate::error::{At, OpenError, VolumeError};
 use crate::options::{self, Device};
+use crate::quota::Projects;
 use crate::volume::{DRIVER, NewVolume, Volume};
 use crate::{mount, name, record};
 
@@ -20,6 +21,7 @@ pub struct Volumes(Arc<Inner>);
 struct Inner {
     /// Without links, as the kernel knows it.
     root: PathBuf,
+    projects: Projects,
     /// What is on disk. Locked for moments only: async callers read it.
     entries: Mutex<BTreeMap<String, Entry>>,
     /// Held by one who makes, removes or takes a volume, for as long as the disk needs.
@@ -49,14 +51,16 @@ impl Volumes {
         let root = root.into();
         fs::create_dir_all(&root).at("make", &root)?;
         let root = fs::canonicalize(&root).at("look at", &root)?;
+        let found = record::read_all(&root)?;
+        let projects = Projects::probe(&root, found.last_project);
         let mut entries = BTreeMap::new();
-        for volume in record::read_all(&root)? {
+        for volume in found.volumes {
             let is_mounted = Device::of(volume.options.as_ref()).is_some()
                 && mount::is_mounted(&volume.path).at("look at", &volume.path)?;
             let mounted = Arc::new(Mutex::new(Mounted { is_mounted, users: BTreeSet::new() }));
             entries.insert(volume.name.clone(), Entry { volume, holders: BTreeSet::new(), mounted });
         }
-        Ok(Self(Arc::new(Inner { root, entries: Mutex::new(entries), writer: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { root, projects, entries: Mutex::new(entries), writer: Mutex::default() })))
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
@@ -86,9 +90,10 @@ impl Volumes {
             return Ok((known.volume.clone(), false));
         }
         name::check(&name)?;
-        options::check(&name, options.as_ref())?;
+        options::check(&name, options.as_ref(), self.0.projects.are_there())?;
+        let project = self.0.projects.take(options::size(options.as_ref()));
         let path = record::data(&self.0.root, &name);
-        let volume = Volume { name, created: OffsetDateTime::now_utc(), options, labels, path };
+        let volume = Volume { name, created: OffsetDateTime::now_utc(), options, labels, path, project };
         record::make(&self.0.root, &volume)?;
         let holders = holder.map(str::to_owned).into_iter().collect();
         let entry = Entry { volume: volume.clone(), holders, mounted: Arc::default() };
@@ -150,15 +155,23 @@ impl Volumes {
         Ok(())
     }
 
-    /// Makes a volume's files reachable for a user (a container's run, or a copy) and returns their directory.
+    /// Makes a volume's files reachable for a user (a container's run, or a copy), held to their size, and returns their directory.
     pub fn mount(&self, name: &str, user: &str) -> Result<PathBuf, VolumeError> {
         let Entry { volume, mounted, .. } = self.entry(name)?;
-        if let Some(device) = Device::of(volume.options.as_ref()) {
-            let mut mounted = mounted.lock().unwrap_or_else(PoisonError::into_inner);
-            if !mounted.is_mounted {
-                mount::mount(&device, &volume.path)?;
-                mounted.is_mounted = true;
+        let mut mounted = mounted.lock().unwrap_or_else(PoisonError::into_inner);
+        let device = Device::of(volume.options.as_ref());
+        if let Some(device) = device.as_ref().filter(|_| !mounted.is_mounted) {
+            mount::mount(device, &volume.path)?;
+            mounted.is_mounted = true;
+        }
+        if let Err(error) = self.0.projects.hold(&volume) {
+            if mounted.users.is_empty() {
+                // What the caller has to know is the first error; what stays mounted goes with the volume or at the next start.
+                let _ = mounted.settle(&volume);
             }
+            return Err(error);
+        }
+        if device.is_some() {
             mounted.users.insert(user.to_owned());
         }
         Ok(volume.path)

@@ -2,7 +2,7 @@
 //!
 //! A container with a size is a project of its own: its layer and overlayfs' work directory beside it, so that files may move from the one
 //! to the other. The number is kept by the directories themselves. One that is free is found as dockerd finds it, one above the highest in
-//! use, and what a project of that number was allowed before is overwritten.
+//! use, and what a project of that number was allowed before is overwritten. The numbers from [`FIRST_PROJECT`] on are the volumes'.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use caisson_sys::quota;
+use caisson_volumes::FIRST_PROJECT;
 
 use super::record::Directory;
 use crate::error::ApiError;
@@ -28,7 +29,7 @@ impl Quota {
     /// Looks at the directory of all containers, and at each of them.
     pub(crate) fn probe(containers: &Path) -> Self {
         let on = File::open(containers).is_ok_and(|directory| quota::is_on(directory.as_fd()));
-        Self { next: on.then(|| Mutex::new(highest(containers) + 1)) }
+        Self { next: on.then(|| Mutex::new(after(highest(containers)))) }
     }
 
     /// What a new container asks for, in bytes; 0 for no limit.
@@ -58,7 +59,7 @@ impl Quota {
         let project = {
             let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
             let project = *next;
-            *next = project.wrapping_add(1).max(1);
+            *next = after(project);
             project
         };
         let upper = File::open(directory.upper())?;
@@ -74,12 +75,24 @@ fn highest(containers: &Path) -> u32 {
         let upper = Directory::new(containers, &entry.file_name().to_string_lossy()).upper();
         quota::project(File::open(upper).ok()?.as_fd()).ok()
     });
-    projects.max().unwrap_or(0)
+    // A container may have given its own layer any number.
+    projects.filter(|project| *project < FIRST_PROJECT).max().unwrap_or(0)
+}
+
+/// The number to go on with after this one.
+fn after(project: u32) -> u32 {
+    if project + 1 < FIRST_PROJECT { project + 1 } else { 1 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_volumes_numbers_are_left_to_them() {
+        assert_eq!((after(0), after(1)), (1, 2));
+        assert_eq!(after(FIRST_PROJECT - 1), 1);
+    }
 
     #[test]
     fn sizes_are_read_or_refused_in_dockerd_s_words() {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::quota::FIRST_PROJECT;
 
 fn named(name: &str) -> NewVolume {
     NewVolume { name: name.to_owned(), ..NewVolume::default() }
@@ -265,5 +266,54 @@ fn a_device_that_cannot_be_mounted_is_told() {
             )
         );
         volumes.remove("lost").unwrap();
+    });
+}
+
+fn sized(name: &str) -> NewVolume {
+    NewVolume { options: options(&[("size", "1m")]), ..named(name) }
+}
+
+/// As [`Volumes::open`] does it on a file system with quotas.
+fn open_with_quota(root: &std::path::Path) -> Volumes {
+    let last = record::read_all(root).unwrap().last_project;
+    let Volumes(inner) = Volumes::open(root).unwrap();
+    let inner = Arc::into_inner(inner).unwrap();
+    Volumes(Arc::new(Inner { projects: Projects::after(last), ..inner }))
+}
+
+#[test]
+fn a_volume_with_a_size_keeps_a_number_that_no_other_has() {
+    let root = tempfile::tempdir().unwrap();
+    let project = |volumes: &Volumes, new| volumes.create(new, None).unwrap().0.project;
+    let volumes = open_with_quota(root.path());
+    assert_eq!(project(&volumes, named("free")), None);
+    assert_eq!(project(&volumes, sized("one")), Some(FIRST_PROJECT));
+    assert_eq!(project(&volumes, sized("two")), Some(FIRST_PROJECT + 1));
+    volumes.remove("two").unwrap();
+    assert_eq!(project(&volumes, sized("three")), Some(FIRST_PROJECT + 2));
+    let again = open_with_quota(root.path());
+    assert_eq!(again.get("one").unwrap().project, Some(FIRST_PROJECT));
+    assert_eq!(project(&again, sized("four")), Some(FIRST_PROJECT + 3));
+    // A kill while the highest was being removed.
+    record::unname(root.path(), "four").unwrap();
+    assert_eq!(project(&open_with_quota(root.path()), sized("five")), Some(FIRST_PROJECT + 4));
+}
+
+#[test]
+fn a_device_that_has_no_projects_is_not_left_mounted() {
+    where_mounts_are_free(|| {
+        let root = tempfile::tempdir().unwrap();
+        let volumes = open_with_quota(root.path());
+        let options = options(&[("type", "tmpfs"), ("device", "tmpfs"), ("size", "1m")]);
+        let path = volumes.create(NewVolume { options, ..named("both") }, None).unwrap().0.path;
+        let refused = volumes.mount("both", "c1").unwrap_err().to_string();
+        let told = format!(
+            "error while mounting volume '{}': failed to set projid for {}: ",
+            path.display(),
+            path.display()
+        );
+        assert!(refused.starts_with(&told), "{refused}");
+        assert!(!mount::is_mounted(&path).unwrap());
+        volumes.remove("both").unwrap();
     });
 }
