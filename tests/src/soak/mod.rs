@@ -135,6 +135,8 @@ struct Soak<'a> {
 /// # Errors
 /// The first thing that was lost or left, with the seed that repeats the choices (not the moments).
 pub fn soak(engine: &dyn Mortal, containers: usize, seed: u64) -> Result<Outcome> {
+    // What the first container on a bridge brings stays.
+    engine.docker().ok(["run", "--rm", "busybox", "true"])?;
     let before = engine.traces(&BTreeSet::new())?;
     let soak = Soak {
         engine,

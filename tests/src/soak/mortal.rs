@@ -91,7 +91,7 @@ const INSIDE: [&str; 9] =
 const TRACES: &str = r#"
 own=$(hostname) root=/proc/1/root
 echo mounts $(grep -c . /proc/1/mountinfo)
-cut -d: -f1 /proc/1/net/dev
+tail -n +3 /proc/1/net/dev | cut -d: -f1
 ls -A $root/run/caisson/engine/* $root/var/lib/caisson/containers $root/var/lib/caisson/volumes | grep -v "^$own"
 find $root/sys/fs/cgroup -type d | grep -v "$own" | sort
 for process in /proc/[0-9]*; do
