@@ -55,6 +55,10 @@ pub enum Access {
     OpenOutside,
     /// Everybody, on the loopback of the machine's host, with a certificate for the name that the machine has for it.
     OfHost,
+    /// The same for those who show a certificate of that authority, too.
+    MutualOfHost,
+    /// Everybody, on the loopback of the machine's host, without TLS.
+    OpenOfHost,
 }
 
 impl Access {
@@ -63,7 +67,15 @@ impl Access {
     }
 
     fn has_tls(self) -> bool {
-        matches!(self, Self::Tls | Self::Mutual | Self::OfHost)
+        matches!(self, Self::Tls | Self::OfHost) || self.asks_for_certificate()
+    }
+
+    fn asks_for_certificate(self) -> bool {
+        matches!(self, Self::Mutual | Self::MutualOfHost)
+    }
+
+    fn is_of_host(self) -> bool {
+        matches!(self, Self::OfHost | Self::MutualOfHost | Self::OpenOfHost)
     }
 
     /// What it listens on.
@@ -126,11 +138,9 @@ impl Registry {
     fn answers(&self, on: &dyn Subject) -> Result<()> {
         let scheme = if self.access.has_tls() { "https" } else { "http" };
         let at = |name: &str| self.home.path().join(name).display().to_string();
-        let shown = match self.access {
-            Access::Mutual => {
-                vec!["--cert".to_owned(), at("client.crt"), "--key".to_owned(), at("client.key")]
-            }
-            _ => Vec::new(),
+        let shown = match self.access.asks_for_certificate() {
+            true => vec!["--cert".to_owned(), at("client.crt"), "--key".to_owned(), at("client.key")],
+            false => Vec::new(),
         };
         let address = format!("{}:{}", self.access.bound_to(), self.port);
         run(on
@@ -187,7 +197,7 @@ impl Registry {
 
     /// `host:port`.
     pub fn address(&self) -> String {
-        let host = if self.access == Access::OfHost { HOST_NAME } else { self.access.bound_to() };
+        let host = if self.access.is_of_host() { HOST_NAME } else { self.access.bound_to() };
         format!("{host}:{}", self.port)
     }
 
@@ -211,7 +221,7 @@ impl Registry {
         self.home.path().join("ca.crt")
     }
 
-    /// What [`Access::Mutual`] asks for: a certificate and its key.
+    /// What [`Access::Mutual`] and [`Access::MutualOfHost`] ask for: a certificate and its key.
     pub fn client(&self) -> (PathBuf, PathBuf) {
         (self.home.path().join("client.crt"), self.home.path().join("client.key"))
     }
@@ -232,9 +242,9 @@ impl Drop for Registry {
 fn configuration(access: Access, port: u16, home: &Path, data: &Path) -> String {
     let host = access.bound_to();
     let home = home.display();
-    let clients = match access {
-        Access::Mutual => format!(", clientcas: [{home}/ca.crt]"),
-        _ => String::new(),
+    let clients = match access.asks_for_certificate() {
+        true => format!(", clientcas: [{home}/ca.crt]"),
+        false => String::new(),
     };
     let tls = match access.has_tls() {
         true => format!(", tls: {{certificate: {home}/tls.crt, key: {home}/tls.key{clients}}}"),

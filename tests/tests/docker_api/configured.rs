@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use caisson_tests::cases::registry::{image, only_in_registry};
 use caisson_tests::engine::{Engine, Kind, Setting, Told};
 use caisson_tests::faults::{Fault, FaultyRegistry};
+use caisson_tests::fixtures;
 use caisson_tests::registry::{Access, OUTSIDE, OUTSIDE_ADDRESS, Registry, free_port};
 use caisson_tests::subject::Subject;
 use serde_json::{Value, json};
@@ -33,6 +34,12 @@ pub(crate) const CASES: &[Case] = &[
         run: a_proxy_is_used,
     },
     Case { name: "info_tells_how_registries_are_reached", kinds: BOTH, run: info_tells },
+    // dockerd reads its file anew when it is told to by a signal.
+    Case {
+        name: "settings_of_registries_are_read_anew",
+        kinds: &[Kind::Caisson],
+        run: settings_are_read_anew,
+    },
     Case { name: "the_host_gateway_is_the_bridges_or_what_was_told", kinds: BOTH, run: host_gateway },
     Case { name: "system_prune_takes_all_that_is_idle", kinds: BOTH, run: system_prune },
     Case { name: "live_restore_leaves_containers_to_the_next_engine", kinds: BOTH, run: live_restore },
@@ -179,6 +186,28 @@ fn system_prune(kind: Kind) -> Result<()> {
     ensure!(all.contains("Deleted Volumes:") && all.contains("untagged: busybox:latest"), "{all}");
     ensure!(docker.ok(["images", "-aq"])?.is_empty() && docker.ok(["volume", "ls", "-q"])?.is_empty());
     Ok(())
+}
+
+fn settings_are_read_anew(kind: Kind) -> Result<()> {
+    let home = tempfile::tempdir_in(fixtures::scratch()?)?;
+    let file = home.path().join("settings.json");
+    let arguments = ["--registry-settings".to_owned(), file.display().to_string()];
+    let on = Engine::start_told(kind, Setting::default(), told(&arguments, &[]))?;
+    let (docker, registry) = (on.docker(), Registry::start(&on, Access::OpenOutside)?);
+    let name = registry.name("open:v1");
+    image(&docker, &name, 1000)?;
+    let is_refused = || -> Result<()> {
+        let refused = docker.run(["push", "-q", &name])?;
+        ensure!(refused.err.contains("http: server gave HTTP response to HTTPS client"), "{refused:?}");
+        Ok(())
+    };
+    is_refused()?;
+    std::fs::write(&file, json!({"insecure-registries": [registry.address()]}).to_string())?;
+    docker.ok(["push", "-q", &name])?;
+    let said = docker.ok(["info", "-f", "{{json .RegistryConfig.IndexConfigs}}"])?;
+    ensure!(said.contains(&registry.address()), "{said}");
+    std::fs::remove_file(&file)?;
+    is_refused()
 }
 
 /// In dockerd's order, with what it adds to it.

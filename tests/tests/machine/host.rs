@@ -1,5 +1,7 @@
 //! What the machine knows of its host, and what is left of flows when the host's daemon is gone.
 
+mod registries;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::Command;
@@ -17,8 +19,11 @@ use caisson_tests::subject::Subject;
 
 use crate::egress::{HOST, listen};
 use crate::kill;
+use registries::{certificates_are_the_users, registries_are_reached_as_the_user_says};
 
 machine_cases![
+    registries_are_reached_as_the_user_says,
+    certificates_are_the_users,
     pulls_use_the_hosts_proxy_and_trust_its_authorities,
     flows_end_with_the_daemon_and_ports_come_back_with_the_next,
 ];
@@ -64,10 +69,10 @@ fn connect(mut client: TcpStream, served: &AtomicUsize) -> Result<()> {
 }
 
 /// A route of the host's as long as this lives.
-struct Route(&'static str);
+pub(crate) struct Route(&'static str);
 
 impl Route {
-    fn add(to: &'static str) -> Result<Self> {
+    pub(crate) fn add(to: &'static str) -> Result<Self> {
         let output = Command::new("ip").args(["route", "replace", to, "dev", "lo"]).in_time()?;
         ensure!(output.status.success(), "{}", told(&output));
         Ok(Self(to))
@@ -82,7 +87,7 @@ impl Drop for Route {
 }
 
 /// Waits until the machine's agent has told the engine of a route.
-fn wait_for_route(machine: &Machine, wanted: &str) -> Result<()> {
+pub(crate) fn wait_for_route(machine: &Machine, wanted: &str) -> Result<()> {
     let file = "/proc/1/root/run/caisson/host/routes";
     let until = Instant::now() + LIMIT;
     while Instant::now() < until {

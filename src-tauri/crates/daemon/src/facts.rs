@@ -1,13 +1,20 @@
-//! What the machine is told of this computer: its routes, its proxies, and the authorities that it trusts.
+//! What the machine is told of this computer: its routes, its proxies, the authorities that it trusts, and its user's settings
+//! of registries.
 //!
-//! They change with every network that comes and goes. Nothing tells of all of them on all systems, so they are looked at:
-//! when a machine starts, and while it runs; routes often, which cost one system call, and the rest when routes have
-//! changed, which is how another network shows, and else now and then.
+//! They change with every network that comes and goes, and as the user likes. Nothing tells of all of them on all systems, so
+//! they are looked at: when a machine starts, and while it runs; routes and registries often, which cost some system calls,
+//! and the rest when those have changed, which is how another network shows, and else now and then.
+
+mod registries;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use caisson_guest_proto::{HostFact, HostProxies, HostRoute, MAX_AUTHORITIES, MAX_ROUTES};
 use caisson_machine::{MachineState, MachineStatus};
-use caisson_os::{Authorities, Proxies, Route};
+use caisson_os::{
+    Authorities, Proxies, RegistryCertificates, RegistrySettings, RegistrySettingsError, Route,
+    UserRegistries,
+};
+use registries::Registries;
 use std::{collections::HashSet, io, net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
@@ -16,9 +23,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-/// How often routes are looked at.
-const ROUTES_EVERY: Duration = Duration::from_secs(10);
-/// How often the rest is looked at while the routes stay as they are.
+/// How often routes and registries are looked at.
+const OFTEN: Duration = Duration::from_secs(10);
+/// How often the rest is looked at while those stay as they are.
 const ALL_EVERY: Duration = Duration::from_secs(120);
 
 /// The name by which the guest reaches this computer's loopback.
@@ -30,10 +37,21 @@ pub(crate) trait Sources: Send + Sync + 'static {
     /// May take some seconds.
     fn proxies(&self) -> io::Result<Proxies>;
     fn authorities(&self) -> Authorities;
+    fn registry_settings(&self) -> Result<RegistrySettings, RegistrySettingsError>;
+    fn registry_certificates(&self) -> RegistryCertificates;
 }
 
 /// This computer.
-pub(crate) struct System;
+pub(crate) struct System {
+    /// There are none without a home directory.
+    registries: Option<UserRegistries>,
+}
+
+impl System {
+    pub(crate) fn new() -> Self {
+        Self { registries: UserRegistries::of_user() }
+    }
+}
 
 impl Sources for System {
     fn routes(&self) -> io::Result<Vec<Route>> {
@@ -47,6 +65,14 @@ impl Sources for System {
     fn authorities(&self) -> Authorities {
         caisson_os::authorities()
     }
+
+    fn registry_settings(&self) -> Result<RegistrySettings, RegistrySettingsError> {
+        self.registries.as_ref().map_or_else(|| Ok(RegistrySettings::default()), UserRegistries::settings)
+    }
+
+    fn registry_certificates(&self) -> RegistryCertificates {
+        self.registries.as_ref().map(UserRegistries::certificates).unwrap_or_default()
+    }
 }
 
 /// What was seen.
@@ -56,6 +82,7 @@ struct Seen {
     /// None until they were looked at.
     proxies: Option<Proxies>,
     authorities: Authorities,
+    registries: Registries,
     problems: Problems,
 }
 
@@ -75,7 +102,7 @@ pub(crate) async fn keep<S: Sources>(
     mut machine: watch::Receiver<MachineStatus>,
 ) {
     // What takes its time, or does not come, keeps nothing else waiting.
-    let looks: [fn(&S, Seen) -> Seen; 2] = [look_at_routes_and_authorities, look_at_proxies];
+    let looks: [fn(&S, Seen) -> Seen; 2] = [look_at_all_but_proxies, look_at_proxies];
     let sources = Arc::new(sources);
     let mut seen = Seen::default();
     loop {
@@ -108,7 +135,7 @@ async fn due(
     machine: &mut watch::Receiver<MachineStatus>,
 ) -> Option<()> {
     let all = Instant::now() + ALL_EVERY;
-    let mut next = Instant::now() + ROUTES_EVERY;
+    let mut next = Instant::now() + OFTEN;
     loop {
         if !runs(machine.borrow_and_update().state) {
             // The next one is to have what is true then.
@@ -119,11 +146,11 @@ async fn due(
             changed = machine.changed() => changed.ok()?,
             () = sleep_until(next) => {
                 let (sources, before) = (sources.clone(), seen.clone());
-                let look = move || look_at_routes(&*sources, before.clone()) != before;
+                let look = move || look_at_what_costs_little(&*sources, before.clone()) != before;
                 if next >= all || spawn_blocking(look).await.ok()? {
                     return Some(());
                 }
-                next = all.min(Instant::now() + ROUTES_EVERY);
+                next = all.min(Instant::now() + OFTEN);
             }
         }
     }
@@ -134,10 +161,11 @@ fn runs(state: MachineState) -> bool {
 }
 
 /// What cannot be seen stays as it was before.
-fn look_at_routes(sources: &impl Sources, mut seen: Seen) -> Seen {
+fn look_at_what_costs_little(sources: &impl Sources, mut seen: Seen) -> Seen {
     let routes = sources.routes();
     seen.problems.routes = routes.as_ref().err().map(ToString::to_string);
     seen.routes = routes.unwrap_or(seen.routes);
+    seen.registries = seen.registries.look(sources);
     seen
 }
 
@@ -148,8 +176,8 @@ fn look_at_proxies(sources: &impl Sources, mut seen: Seen) -> Seen {
     seen
 }
 
-fn look_at_routes_and_authorities(sources: &impl Sources, seen: Seen) -> Seen {
-    Seen { authorities: sources.authorities(), ..look_at_routes(sources, seen) }
+fn look_at_all_but_proxies(sources: &impl Sources, seen: Seen) -> Seen {
+    Seen { authorities: sources.authorities(), ..look_at_what_costs_little(sources, seen) }
 }
 
 /// Says what has changed, once.
@@ -163,6 +191,9 @@ fn tell_the_user(before: &Seen, now: &Seen) {
             routes = now.routes.len(),
             proxy = proxies.is_some_and(|proxies| proxies.https.is_some() || proxies.http.is_some()),
             authorities = now.authorities.certificates.len(),
+            insecure_registries = now.registries.settings.insecure.len(),
+            registry_mirrors = now.registries.settings.mirrors.len(),
+            registry_certificates = now.registries.certificates.files.len(),
             "what the machine is told of this computer"
         );
     }
@@ -202,6 +233,7 @@ fn news(before: &Seen, now: &Seen) -> Vec<String> {
             ));
         }
     }
+    news.extend(now.registries.news(&before.registries));
     news
 }
 
@@ -210,7 +242,8 @@ fn facts_of(seen: &Seen, in_containers: bool) -> Vec<HostFact> {
     let routes = routes.map(|route| HostRoute { address: route.address, prefix: route.prefix }).collect();
     let authorities = HostFact::Authorities { pem: pem(&seen.authorities.certificates).0 };
     let proxies = seen.proxies.as_ref().map(|proxies| proxies_for_guest(proxies, in_containers));
-    [HostFact::Routes { routes }, authorities].into_iter().chain(proxies).collect()
+    let registries = seen.registries.facts();
+    [HostFact::Routes { routes }, authorities].into_iter().chain(registries).chain(proxies).collect()
 }
 
 fn proxies_for_guest(proxies: &Proxies, in_containers: bool) -> HostFact {

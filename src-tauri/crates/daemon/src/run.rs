@@ -71,7 +71,7 @@ pub(crate) async fn run(args: Args, dirs: Dirs) -> anyhow::Result<()> {
     });
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(facts::keep(facts::System, args.container_proxies, facts, handle.status()));
+    tasks.spawn(facts::keep(facts::System::new(), args.container_proxies, facts, handle.status()));
     tasks.spawn(serve_api(docker, handle.clone()));
     let own_doors = args.dev_http.into_iter().collect();
     tasks.spawn(serve_egress(streams.egress, EgressPolicy { own_doors }));

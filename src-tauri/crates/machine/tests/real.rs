@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caisson_guest_proto::{HostFact, HostProxies};
+use caisson_guest_proto::{HostFact, HostProxies, HostRegistries};
 use caisson_hypervisor::{Mib, VsockStream};
 use caisson_hypervisor_qemu::Qemu;
 use caisson_machine::{
@@ -87,6 +87,8 @@ async fn a_real_machine_starts_answers_stops_and_survives_kills() {
         HostFact::Routes { routes: Vec::new() },
         HostFact::Proxies(HostProxies::default()),
         HostFact::Authorities { pem: String::new() },
+        HostFact::Registries(HostRegistries::default()),
+        HostFact::RegistryCertificates { files: Vec::new() },
     ];
     let (_tell, facts) = watch::channel(facts);
     let (machine, _ports) = Machine::spawn(config(image, dir.path()), Arc::new(qemu), facts).unwrap();

@@ -10,6 +10,12 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{fs, io, path::PathBuf};
 
+/// Where this user has their docker configuration: `$DOCKER_CONFIG`, else `~/.docker`. `None` without a home directory.
+pub(crate) fn config_dir() -> Option<PathBuf> {
+    let named = std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    named.or_else(|| UserDirs::new().map(|user| user.home_dir().join(".docker")))
+}
+
 /// The contexts of one docker configuration.
 #[derive(Debug, Clone)]
 pub struct DockerContexts {
@@ -33,10 +39,7 @@ pub enum ContextError {
 impl DockerContexts {
     /// This user's: `$DOCKER_CONFIG`, else `~/.docker`.
     pub fn of_user() -> Result<Self, ContextError> {
-        let named = std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-        let config_dir = named
-            .or_else(|| UserDirs::new().map(|user| user.home_dir().join(".docker")))
-            .ok_or(ContextError::NoHome)?;
+        let config_dir = config_dir().ok_or(ContextError::NoHome)?;
         Ok(Self::at(config_dir))
     }
 

@@ -1,6 +1,6 @@
 //! What differs from one operating system to the next, behind one face: where files belong, who a process is, how one is
-//! started that outlives the terminal, where the docker CLI looks for contexts, and what the system knows of the networks
-//! around it: name servers, routes, proxies, and whom to trust there.
+//! started that outlives the terminal, where the docker CLI looks for contexts and its user's settings of registries are, and
+//! what the system knows of the networks around it: name servers, routes, proxies, and whom to trust there.
 //!
 //! Each system has one file (`linux.rs`, `macos.rs`, `windows.rs`) with the same functions; what the first two share
 //! is in `unix.rs`. Nothing else in the host asks which system it runs on, but for the listeners of `caisson-forward`
@@ -16,6 +16,7 @@ mod pauses;
 mod printed;
 mod process;
 mod proxies;
+mod registries;
 mod replace;
 mod routes;
 mod sparse;
@@ -39,6 +40,9 @@ pub use process::{
     spawn_detached,
 };
 pub use proxies::{Proxies, proxies};
+pub use registries::{
+    RegistryCertificates, RegistryFile, RegistrySettings, RegistrySettingsError, UserRegistries,
+};
 pub use replace::replace_file;
 pub use routes::{Route, routes};
 pub use sparse::make_sparse;

@@ -71,6 +71,10 @@ struct Arguments {
     /// An address that serves what Docker Hub has, asked before it. May be repeated.
     #[arg(long, value_name = "URL")]
     registry_mirror: Vec<String>,
+    /// A file with more of both, JSON with dockerd's `insecure-registries` and `registry-mirrors`; read anew whenever a registry
+    /// is reached.
+    #[arg(long, value_name = "FILE")]
+    registry_settings: Option<PathBuf>,
     /// How many layers are downloaded at once, by all pulls together.
     #[arg(long, value_name = "NUMBER", default_value_t = AtOnce::default().downloads)]
     max_concurrent_downloads: NonZeroU16,
@@ -166,6 +170,7 @@ fn config(arguments: Arguments) -> anyhow::Result<EngineConfig> {
             certificates: Some(arguments.registry_certificates),
             insecure: arguments.insecure_registry,
             mirrors: arguments.registry_mirror,
+            settings: arguments.registry_settings,
             authorities: arguments.authorities,
             proxies: arguments.proxies,
             at_once: AtOnce {

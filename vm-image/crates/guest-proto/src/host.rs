@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_ROUTES: usize = 4096;
 /// The longest text in a [`HostFact::Authorities`], in bytes; a frame holds it.
 pub const MAX_AUTHORITIES: usize = 768 << 10;
+/// The longest list in a [`HostFact::RegistryCertificates`], in bytes of its JSON; a frame holds it.
+pub const MAX_REGISTRY_CERTIFICATES: usize = 768 << 10;
 
 /// Where the guest finds [`HostFact::Routes`]: an address and prefix length a line, `10.0.0.0/8`.
 pub const GUEST_HOST_ROUTES: &str = "/run/caisson/host/routes";
@@ -22,6 +24,10 @@ pub const GUEST_HOST_AUTHORITIES: &str = "/run/caisson/host/authorities.pem";
 /// Where the guest finds the variables that every container gets, one a line; there are none unless
 /// [`HostProxies::in_containers`].
 pub const GUEST_CONTAINER_ENVIRONMENT: &str = "/run/caisson/host/container-environment";
+/// Where the guest finds [`HostFact::Registries`], as JSON with dockerd's keys.
+pub const GUEST_REGISTRY_SETTINGS: &str = "/run/caisson/host/registries.json";
+/// The directory in which the guest finds [`HostFact::RegistryCertificates`], a directory for each registry; for root alone.
+pub const GUEST_REGISTRY_CERTIFICATES: &str = "/run/caisson/host/certs.d";
 
 /// Something about the host. Each kind is told once after the welcome, and again, whole, when it has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +45,13 @@ pub enum HostFact {
     Authorities {
         /// Their certificates (RFC 7468), at most [`MAX_AUTHORITIES`] bytes.
         pem: String,
+    },
+    /// How the host's user wants registries to be reached.
+    Registries(HostRegistries),
+    /// What registries have of their own: authorities, and certificates to show with their keys.
+    RegistryCertificates {
+        /// All of them, at most [`MAX_REGISTRY_CERTIFICATES`].
+        files: Vec<RegistryFile>,
     },
 }
 
@@ -80,6 +93,42 @@ impl HostProxies {
     }
 }
 
+/// Settings of registries by the names that dockerd has for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRegistries {
+    /// Those that may be reached without TLS: `host[:port]` or networks.
+    #[serde(rename = "insecure-registries")]
+    pub insecure: Vec<String>,
+    /// Addresses that serve what Docker Hub has.
+    #[serde(rename = "registry-mirrors")]
+    pub mirrors: Vec<String>,
+}
+
+impl HostRegistries {
+    /// What is in [`GUEST_REGISTRY_SETTINGS`].
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("lists of texts have a JSON form")
+    }
+}
+
+/// A file of a registry's: `*.crt` to trust, `NAME.cert` to show, `NAME.key` to go with it (RFC 7468).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryFile {
+    /// Whose it is: `host[:port]`, without the colon where the host's names cannot have one.
+    pub registry: String,
+    /// Its name.
+    pub name: String,
+    /// What is in it. It may be a secret.
+    pub text: String,
+}
+
+/// Without the text, which no log is to have.
+impl fmt::Debug for RegistryFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry, self.name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,9 +147,27 @@ mod tests {
                 r#"{"type":"proxies","http":null,"https":"http://p:1","no_proxy":null,"in_containers":false}"#,
             ),
             (HostFact::Authorities { pem: "x".into() }, r#"{"type":"authorities","pem":"x"}"#),
+            (
+                HostFact::Registries(HostRegistries { insecure: vec!["r:1".into()], mirrors: Vec::new() }),
+                r#"{"type":"registries","insecure-registries":["r:1"],"registry-mirrors":[]}"#,
+            ),
+            (
+                HostFact::RegistryCertificates { files: vec![file("x")] },
+                r#"{"type":"registry_certificates","files":[{"registry":"r:1","name":"a.key","text":"x"}]}"#,
+            ),
         ] {
             assert_eq!(serde_json::to_string(&fact).unwrap(), expected);
         }
+    }
+
+    fn file(text: &str) -> RegistryFile {
+        RegistryFile { registry: "r:1".into(), name: "a.key".into(), text: text.into() }
+    }
+
+    #[test]
+    fn no_log_has_a_key() {
+        let fact = HostFact::RegistryCertificates { files: vec![file("secret")] };
+        assert_eq!(format!("{fact:?}"), "RegistryCertificates { files: [r:1/a.key] }");
     }
 
     #[test]
@@ -111,6 +178,7 @@ mod tests {
         for fact in [
             HostFact::Routes { routes: vec![longest; MAX_ROUTES] },
             HostFact::Authorities { pem: line.repeat(MAX_AUTHORITIES / line.len()) },
+            HostFact::RegistryCertificates { files: vec![file(&"A".repeat(MAX_REGISTRY_CERTIFICATES))] },
         ] {
             crate::frame::encode(&crate::ToGuest::Host { fact }).unwrap();
         }

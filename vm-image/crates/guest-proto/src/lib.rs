@@ -36,8 +36,9 @@ pub use egress::{
 };
 pub use frame::{FrameError, FrameReader, MAX_FRAME, read_frame, write_frame};
 pub use host::{
-    GUEST_CONTAINER_ENVIRONMENT, GUEST_HOST_AUTHORITIES, GUEST_HOST_PROXIES, GUEST_HOST_ROUTES, HostFact,
-    HostProxies, HostRoute, MAX_AUTHORITIES, MAX_ROUTES,
+    GUEST_CONTAINER_ENVIRONMENT, GUEST_HOST_AUTHORITIES, GUEST_HOST_PROXIES, GUEST_HOST_ROUTES,
+    GUEST_REGISTRY_CERTIFICATES, GUEST_REGISTRY_SETTINGS, HostFact, HostProxies, HostRegistries, HostRoute,
+    MAX_AUTHORITIES, MAX_REGISTRY_CERTIFICATES, MAX_ROUTES, RegistryFile,
 };
 pub use ports::{
     PortForward, PortOutcome, PortProtocol, PortsAnswer, PortsCall, PortsReply, PortsRequest, PublishRefused,
@@ -47,7 +48,7 @@ pub use relay::{RelayProtocol, RelayRefusal, RelayReply, RelayRequest};
 
 /// The version of this contract. It rises with every change that an older side would misread.
 #[cfg(not(feature = "other-version"))]
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 /// The version of a guest that is built to be refused.
 #[cfg(feature = "other-version")]
 pub const PROTOCOL: u32 = u32::MAX;

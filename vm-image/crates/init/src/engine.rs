@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use caisson_guest_proto::{
     FromGuest, GUEST_CONTAINER_ENVIRONMENT, GUEST_ENGINE_SOCKET, GUEST_HOST_AUTHORITIES, GUEST_HOST_PROXIES,
-    GUEST_HOST_ROUTES, GUEST_PORTS_SOCKET, HOST_ADDRESS,
+    GUEST_HOST_ROUTES, GUEST_PORTS_SOCKET, GUEST_REGISTRY_CERTIFICATES, GUEST_REGISTRY_SETTINGS,
+    HOST_ADDRESS,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -145,6 +146,8 @@ fn command() -> Command {
         .args(["--host-gateway-ip", &HOST_ADDRESS.to_string()])
         .args(["--authorities", GUEST_HOST_AUTHORITIES])
         .args(["--proxies", GUEST_HOST_PROXIES])
+        .args(["--registry-settings", GUEST_REGISTRY_SETTINGS])
+        .args(["--registry-certificates", GUEST_REGISTRY_CERTIFICATES])
         .args(["--container-environment", GUEST_CONTAINER_ENVIRONMENT])
         .current_dir("/")
         .env_clear()

@@ -1,5 +1,7 @@
 //! What the host tells of itself, in files that the engine reads whenever it needs them (guest-proto's `HostFact`).
 
+mod certificates;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -8,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use caisson_guest_proto::{
-    GUEST_CONTAINER_ENVIRONMENT, GUEST_HOST_AUTHORITIES, GUEST_HOST_PROXIES, GUEST_HOST_ROUTES, HostFact,
-    HostProxies,
+    GUEST_CONTAINER_ENVIRONMENT, GUEST_HOST_AUTHORITIES, GUEST_HOST_PROXIES, GUEST_HOST_ROUTES,
+    GUEST_REGISTRY_CERTIFICATES, GUEST_REGISTRY_SETTINGS, HostFact, HostProxies,
 };
 use caisson_sys::replace::{Survives, replace};
 use tokio::sync::watch;
@@ -20,7 +22,7 @@ pub(crate) const DIR: &str = "/run/caisson/host";
 /// How long the engine waits for a host to tell all. It can do without, but for a network that is in a route's way.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How many kinds of facts there are.
-const KINDS: usize = 3;
+const KINDS: usize = 5;
 
 /// The kinds of facts that were told.
 type Known = BTreeSet<&'static str>;
@@ -44,19 +46,28 @@ impl Host {
     /// Keeps a fact, in place of what was told before. The engine can do without one that cannot be kept.
     pub(crate) fn learn(&self, fact: &HostFact) {
         for (path, text) in files(fact) {
-            let name = Path::new(path).file_name().expect("each has a name");
-            if let Err(error) = self.replace(&self.dir.join(name), &text) {
-                tracing::warn!("could not keep what the host tells in {path}: {error}");
-            }
+            let kept = self.place(path).and_then(|place| replace(&place, text.as_bytes(), Survives::Crash));
+            complain(path, kept);
+        }
+        if let HostFact::RegistryCertificates { files } = fact {
+            let path = GUEST_REGISTRY_CERTIFICATES;
+            complain(path, self.place(path).and_then(|place| certificates::replace(&place, files)));
         }
         self.known.send_if_modified(|known| known.insert(kind(fact)));
     }
 
-    /// Whoever reads the file meanwhile sees it whole, as it was or as it is. Passwords of proxies are in there.
-    fn replace(&self, path: &Path, text: &str) -> io::Result<()> {
+    /// Where something is kept: for root alone, there are passwords of proxies and keys among it. Whoever reads it while it is
+    /// replaced finds it whole, as it was or as it is.
+    fn place(&self, path: &str) -> io::Result<PathBuf> {
         fs::create_dir_all(&self.dir)?;
         fs::set_permissions(&self.dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
-        replace(path, text.as_bytes(), Survives::Crash)
+        Ok(self.dir.join(Path::new(path).file_name().expect("each has a name")))
+    }
+}
+
+fn complain(path: &str, kept: io::Result<()>) {
+    if let Err(error) = kept {
+        tracing::warn!("could not keep what the host tells in {path}: {error}");
     }
 }
 
@@ -64,7 +75,7 @@ impl Host {
 pub(crate) async fn wait_for_all(mut known: watch::Receiver<Known>) {
     let all = known.wait_for(|known| known.len() == KINDS);
     if timeout(DEADLINE, all).await.is_err() {
-        tracing::warn!("the host has not told of its routes, proxies and authorities");
+        tracing::warn!("the host has not told of its routes, proxies, authorities and registries");
     }
 }
 
@@ -73,10 +84,12 @@ fn kind(fact: &HostFact) -> &'static str {
         HostFact::Routes { .. } => "routes",
         HostFact::Proxies(_) => "proxies",
         HostFact::Authorities { .. } => "authorities",
+        HostFact::Registries(_) => "registries",
+        HostFact::RegistryCertificates { .. } => "registry certificates",
     }
 }
 
-/// The files that say this fact.
+/// The files that say this fact. Certificates of registries have a directory of their own.
 fn files(fact: &HostFact) -> Vec<(&'static str, String)> {
     match fact {
         HostFact::Routes { routes } => {
@@ -91,6 +104,8 @@ fn files(fact: &HostFact) -> Vec<(&'static str, String)> {
             (GUEST_CONTAINER_ENVIRONMENT, container_environment(proxies)),
         ],
         HostFact::Authorities { pem } => vec![(GUEST_HOST_AUTHORITIES, pem.clone())],
+        HostFact::Registries(registries) => vec![(GUEST_REGISTRY_SETTINGS, registries.to_json())],
+        HostFact::RegistryCertificates { .. } => Vec::new(),
     }
 }
 
@@ -111,7 +126,7 @@ fn variables(proxies: &HostProxies, named: impl Fn(&str) -> String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use caisson_guest_proto::HostRoute;
+    use caisson_guest_proto::{HostRegistries, HostRoute, RegistryFile};
 
     use super::*;
 
@@ -136,12 +151,27 @@ mod tests {
         assert_eq!(read("container-environment"), "");
         host.learn(&HostFact::Authorities { pem: "PEM".into() });
         assert_eq!(read("authorities.pem"), "PEM");
-        assert_eq!(host.known().borrow().len(), 2);
+        let insecure = vec!["r.lan:5000".to_owned()];
+        host.learn(&HostFact::Registries(HostRegistries { insecure, mirrors: Vec::new() }));
+        assert_eq!(
+            read("registries.json"),
+            r#"{"insecure-registries":["r.lan:5000"],"registry-mirrors":[]}"#
+        );
+        let file = |name: &str| RegistryFile {
+            registry: "r.lan:5000".into(),
+            name: name.into(),
+            text: name.to_uppercase(),
+        };
+        host.learn(&HostFact::RegistryCertificates { files: vec![file("ca.crt")] });
+        assert_eq!(read("certs.d/r.lan:5000/ca.crt"), "CA.CRT");
+        host.learn(&HostFact::RegistryCertificates { files: Vec::new() });
+        assert_eq!(host.known().borrow().len(), 4);
         let waiting = wait_for_all(host.known());
         let route = |address: &str, prefix| HostRoute { address: address.parse().unwrap(), prefix };
         host.learn(&HostFact::Routes { routes: vec![route("10.0.0.0", 8), route("2001:db8::", 32)] });
         waiting.await;
         assert_eq!(read("routes"), "10.0.0.0/8\n2001:db8::/32\n");
-        assert_eq!(fs::read_dir(dir.path().join("host")).unwrap().count(), 4, "nothing else is left");
+        assert_eq!(fs::read_dir(dir.path().join("host/certs.d")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(dir.path().join("host")).unwrap().count(), 6, "nothing else is left");
     }
 }

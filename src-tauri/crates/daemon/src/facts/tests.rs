@@ -63,6 +63,20 @@ impl Sources for Fake {
     fn authorities(&self) -> Authorities {
         self.0.lock().unwrap().0.authorities.clone()
     }
+
+    fn registry_settings(&self) -> Result<RegistrySettings, RegistrySettingsError> {
+        let seen = self.0.lock().unwrap().0.clone();
+        match seen.registries.problem {
+            Some(problem) => {
+                Err(RegistrySettingsError::File("daemon.json".into(), io::Error::other(problem)))
+            }
+            None => Ok(seen.registries.settings),
+        }
+    }
+
+    fn registry_certificates(&self) -> RegistryCertificates {
+        self.0.lock().unwrap().0.registries.certificates.clone()
+    }
 }
 
 fn status(state: MachineState) -> MachineStatus {
@@ -98,7 +112,7 @@ async fn what_changes_is_told_soon_while_a_machine_runs_and_before_the_next_one(
     let (machine, status_of) = watch::channel(status(MachineState::Stopped));
     let keeping = tokio::spawn(keep(fake.clone(), false, facts, status_of));
     told.wait_for(has_proxy("http://one")).await.unwrap();
-    assert_eq!(told.borrow_and_update().len(), 3);
+    assert_eq!(told.borrow_and_update().len(), 5);
 
     // Off: nobody looks.
     tokio::time::sleep(ALL_EVERY * 10).await;
@@ -117,7 +131,16 @@ async fn what_changes_is_told_soon_while_a_machine_runs_and_before_the_next_one(
     });
     let before = Instant::now();
     told.wait_for(has_proxy("http://three")).await.unwrap();
-    assert!(before.elapsed() <= ROUTES_EVERY);
+    assert!(before.elapsed() <= OFTEN);
+
+    // The user's files.
+    let insecure = |facts: &Vec<HostFact>| {
+        facts.iter().any(|fact| matches!(fact, HostFact::Registries(told) if told.insecure == ["r.lan"]))
+    };
+    fake.set(|seen| seen.registries.settings.insecure = vec!["r.lan".into()]);
+    let before = Instant::now();
+    told.wait_for(insecure).await.unwrap();
+    assert!(before.elapsed() <= OFTEN);
 
     machine.send_replace(status(MachineState::Stopped));
     tokio::time::sleep(ALL_EVERY * 2).await;
@@ -141,7 +164,7 @@ fn network() -> Vec<Route> {
 
 #[tokio::test]
 #[expect(clippy::await_holding_lock, reason = "a blocking thread is to hang on it")]
-async fn routes_and_authorities_do_not_wait_for_proxies() {
+async fn nothing_waits_for_proxies() {
     let fake = Fake::default();
     fake.set(|seen| {
         seen.routes = network();
@@ -153,7 +176,7 @@ async fn routes_and_authorities_do_not_wait_for_proxies() {
     let keeping = tokio::spawn(keep(fake.clone(), false, facts, status_of));
     let first = told.wait_for(|facts| !facts.is_empty()).await.unwrap().clone();
     assert!(
-        matches!(&first[..], [HostFact::Routes { routes }, HostFact::Authorities { .. }] if routes.len() == 1)
+        matches!(&first[..], [HostFact::Routes { routes }, HostFact::Authorities { .. }, _, _] if routes.len() == 1)
     );
     drop(hangs);
     told.wait_for(has_proxy("http://one")).await.unwrap();
@@ -166,22 +189,31 @@ fn what_is_not_told_stays_as_it_was_and_is_said_once() {
     let script = |seen: &mut Seen| seen.proxies.get_or_insert_default().script = Some("http://wpad".into());
     fake.set(|seen| {
         seen.routes = network();
+        seen.registries.settings.mirrors.push("https://m".into());
         script(seen);
     });
-    let look = |seen: &Seen| look_at_proxies(&fake, look_at_routes_and_authorities(&fake, seen.clone()));
+    let look = |seen: &Seen| look_at_proxies(&fake, look_at_all_but_proxies(&fake, seen.clone()));
     let first = look(&Seen::default());
     let [pac] = &news(&Seen::default(), &first)[..] else { panic!("the script is what is new") };
     assert!(pac.contains("PAC, http://wpad") && pac.contains("does not use"), "{pac}");
 
-    fake.set(|seen| seen.problems = Problems { routes: Some("r".into()), proxies: Some("p".into()) });
+    fake.set(|seen| {
+        seen.problems = Problems { routes: Some("r".into()), proxies: Some("p".into()) };
+        seen.registries.problem = Some("b".into());
+    });
     let second = look(&first);
     assert_eq!((&second.routes, &second.proxies), (&first.routes, &first.proxies));
+    assert_eq!(second.registries.settings, first.registries.settings);
     let said = news(&first, &second);
-    assert!(said.len() == 2 && said[0].contains("routes") && said[1].contains("proxies"), "{said:?}");
+    assert!(said.len() == 3 && said[0].contains("routes") && said[1].contains("proxies"), "{said:?}");
+    assert_eq!(said[2], "the settings of registries stay as they were: cannot read daemon.json: b");
     let third = look(&second);
     assert_eq!((news(&second, &third), third == second), (Vec::new(), true));
 
-    fake.set(|seen| seen.problems = Problems::default());
+    fake.set(|seen| {
+        seen.problems = Problems::default();
+        seen.registries.problem = None;
+    });
     let fourth = look(&third);
     assert_eq!((news(&third, &fourth), &fourth), (Vec::new(), &first));
     fake.set(|seen| seen.problems.routes = Some("again".into()));

@@ -7,7 +7,7 @@ use caisson_docker_api::system::{
     Commit, Component, IndexConfig, Info, Platform, Plugins, RegistryConfig, Runtime, Version,
 };
 use caisson_docker_api::time::Timestamp;
-use caisson_images::registry;
+use caisson_images::registry::Settings;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 
@@ -122,6 +122,7 @@ fn describe(engine: &Engine) -> Info {
     let (running, paused) = (count("running"), count("paused"));
     // A file of them that cannot be read is a pull's to complain of.
     let proxies = engine.config.registries.proxies().unwrap_or_default();
+    let settings = engine.config.registries.settings().unwrap_or_default();
     Info {
         id: engine.id.clone(),
         containers: states.len(),
@@ -177,7 +178,7 @@ fn describe(engine: &Engine) -> Info {
             Runtime { path: engine.config.shim.display().to_string() },
         )]),
         default_runtime: "caisson".into(),
-        registry_config: registries(&engine.config.registries),
+        registry_config: registries(&settings),
         live_restore_enabled: engine.config.live_restore,
         containerd_commit: Commit::default(),
         security_options: security_options(engine),
@@ -186,8 +187,8 @@ fn describe(engine: &Engine) -> Info {
     }
 }
 
-/// What the engine was told of registries, and what holds anyway.
-fn registries(told: &registry::RegistryConfig) -> RegistryConfig {
+/// What the engine is told of registries, and what holds anyway.
+fn registries(told: &Settings) -> RegistryConfig {
     let mut config = RegistryConfig::default();
     let (networks, names): (Vec<_>, Vec<_>) =
         told.insecure.iter().cloned().partition(|one| one.contains('/'));

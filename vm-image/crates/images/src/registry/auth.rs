@@ -232,7 +232,7 @@ pub(super) async fn login(
 ) -> Result<Option<String>, RegistryError> {
     let domain = registry_of(&credentials.serveraddress);
     let mut failed = None;
-    for endpoint in Endpoint::all(config, &domain, Purpose::Push) {
+    for endpoint in Endpoint::all(config, &domain, Purpose::Push)? {
         match login_at(config, &endpoint, credentials).await {
             Err(error) if error.is_about_reaching() => failed = Some(error),
             done => return done,

@@ -1,22 +1,23 @@
 //! What the engine is told of registries.
 
-use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
+use super::settings::Settings;
 use super::{Proxies, RegistryError};
 
 /// How registries are reached.
 #[derive(Debug, Clone, Default)]
 pub struct RegistryConfig {
     /// A directory with `<host>[:port]/` for registries with certificates of their own: `*.crt` to trust, and
-    /// `<name>.cert` with `<name>.key` to show (dockerd's `/etc/docker/certs.d`).
+    /// `<name>.cert` with `<name>.key` to show (dockerd's `/etc/docker/certs.d`). The colon may be left out.
     pub certificates: Option<PathBuf>,
-    /// Registries that may be reached without TLS, or with a certificate that nobody vouches for: `host[:port]` as it is in
-    /// the images' names, or a network, `10.0.0.0/8`. Those on this computer always may.
+    /// See [`Settings::insecure`].
     pub insecure: Vec<String>,
-    /// Addresses that serve what Docker Hub has, asked before it.
+    /// See [`Settings::mirrors`].
     pub mirrors: Vec<String>,
+    /// A file with more of both, as [`Settings`]. Read anew whenever a registry is reached; there may be none.
+    pub settings: Option<PathBuf>,
     /// A file with certificates of authorities to trust besides this system's. Read anew for each client; there may be
     /// none.
     pub authorities: Option<PathBuf>,
@@ -49,48 +50,21 @@ impl RegistryConfig {
         self.proxies.as_deref().map_or_else(|| Ok(Proxies::of_environment()), Proxies::read)
     }
 
-    /// Whether TLS may be done without.
-    pub(super) fn is_insecure(&self, domain: &str) -> bool {
-        let host = host_of(domain);
-        let address = host.parse::<IpAddr>().ok();
-        host == "localhost"
-            || address.is_some_and(|address| address.is_loopback())
-            || self.insecure.iter().any(|known| match (known.split_once('/'), address) {
-                (Some((network, bits)), Some(address)) => contains(network, bits, address),
-                _ => known == domain,
-            })
-    }
-}
-
-/// Whether a registry is on this computer, which no proxy serves.
-pub(super) fn is_loopback(domain: &str) -> bool {
-    let host = host_of(domain);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// The host without its port, an IPv6 address without its brackets.
-fn host_of(domain: &str) -> &str {
-    if let Some(rest) = domain.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or(rest);
-    }
-    match domain.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') && port.bytes().all(|digit| digit.is_ascii_digit()) => host,
-        _ => domain,
-    }
-}
-
-fn contains(network: &str, bits: &str, address: IpAddr) -> bool {
-    let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
-    match (network, address) {
-        (IpAddr::V4(network), IpAddr::V4(address)) => {
-            let shift = 32_u32.saturating_sub(bits);
-            u64::from(network.to_bits()) >> shift == u64::from(address.to_bits()) >> shift
+    /// What holds now: what this says itself, then what its file says.
+    pub fn settings(&self) -> Result<Settings, RegistryError> {
+        let mut settings = Settings::default();
+        settings.add(Settings { insecure: self.insecure.clone(), mirrors: self.mirrors.clone() });
+        if let Some(file) = &self.settings {
+            settings.add(Settings::read(file)?);
         }
-        (IpAddr::V6(network), IpAddr::V6(address)) => {
-            let shift = 128_u32.saturating_sub(bits);
-            network.to_bits().checked_shr(shift) == address.to_bits().checked_shr(shift)
-        }
-        _ => false,
+        Ok(settings)
+    }
+
+    /// The directory with a registry's own certificates, if it has one. Where they come from, names may have no colon: dockerd on
+    /// Windows leaves it out (moby: `registry/config_windows.go`).
+    pub(super) fn certificates_of(&self, host: &str) -> Option<PathBuf> {
+        let all = self.certificates.as_ref()?;
+        [host.to_owned(), host.replace(':', "")].iter().map(|name| all.join(name)).find(|own| own.is_dir())
     }
 }
 
@@ -99,24 +73,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_and_the_listed_may_do_without_tls() {
-        let insecure = ["reg.lan:5000", "old.lan", "10.1.0.0/16", "fd00::/8"].map(str::to_owned).to_vec();
-        let config = RegistryConfig { insecure, ..RegistryConfig::default() };
-        for (domain, expected) in [
-            ("localhost:5000", true),
-            ("127.0.0.1:5000", true),
-            ("127.8.0.1", true),
-            ("[::1]:5000", true),
-            ("reg.lan:5000", true),
-            ("reg.lan:5001", false),
-            ("old.lan", true),
-            ("old.lan:1", false),
-            ("10.1.2.3:5000", true),
-            ("10.2.2.3:5000", false),
-            ("[fd12::1]:5000", true),
-            ("docker.io", false),
-        ] {
-            assert_eq!(config.is_insecure(domain), expected, "{domain}");
+    fn certificates_are_found_with_and_without_the_colon() {
+        let all = tempfile::tempdir().unwrap();
+        let config = RegistryConfig { certificates: Some(all.path().into()), ..RegistryConfig::default() };
+        assert_eq!(config.certificates_of("r.lan:5000"), None);
+        for name in ["r.lan5000", "r.lan:5000"] {
+            let own = all.path().join(name);
+            std::fs::create_dir(&own).unwrap();
+            assert_eq!(config.certificates_of("r.lan:5000"), Some(own));
         }
+        assert_eq!(config.certificates_of("r.lan"), None);
+    }
+
+    #[test]
+    fn the_files_settings_are_read_anew_and_come_after_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("settings.json");
+        let config = RegistryConfig {
+            insecure: vec!["a.lan".into()],
+            mirrors: vec!["https://a.mirror".into()],
+            settings: Some(file.clone()),
+            ..RegistryConfig::default()
+        };
+        assert_eq!(config.settings().unwrap().insecure, ["a.lan"]);
+        std::fs::write(
+            &file,
+            r#"{"insecure-registries":["b.lan:1","a.lan"],"registry-mirrors":["http://b"]}"#,
+        )
+        .unwrap();
+        let both = config.settings().unwrap();
+        assert_eq!(both.insecure, ["a.lan", "b.lan:1"]);
+        assert_eq!(both.mirrors, ["https://a.mirror", "http://b"]);
+        std::fs::write(&file, "{").unwrap();
+        assert!(config.settings().unwrap_err().to_string().contains("settings.json"));
     }
 }

@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::config::is_loopback;
+use super::settings::{Settings, is_loopback};
 use super::{Purpose, RegistryConfig, RegistryError, USER_AGENT};
 
 /// Where Docker Hub's images really are.
@@ -35,15 +35,20 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// The ways to reach a registry, in the order in which they are tried.
-    pub(super) fn all(config: &RegistryConfig, domain: &str, purpose: Purpose) -> Vec<Self> {
+    pub(super) fn all(
+        config: &RegistryConfig,
+        domain: &str,
+        purpose: Purpose,
+    ) -> Result<Vec<Self>, RegistryError> {
+        let settings = config.settings()?;
         let mut all = Vec::new();
         let is_hub = domain == "docker.io";
         if is_hub && purpose == Purpose::Pull {
-            all.extend(config.mirrors.iter().map(|mirror| Self::mirror(config, mirror, domain)));
+            all.extend(settings.mirrors.iter().map(|mirror| Self::mirror(&settings, mirror, domain)));
         }
         let host = if is_hub { DOCKER_HUB } else { domain };
         // Docker Hub has a certificate, whatever is said of its host.
-        let unverified = !is_hub && config.is_insecure(domain);
+        let unverified = !is_hub && settings.is_insecure(domain);
         let at = |scheme: &str| Self {
             base: format!("{scheme}://{host}"),
             host: if is_hub { domain.to_owned() } else { host.to_owned() },
@@ -54,17 +59,17 @@ impl Endpoint {
         if unverified {
             all.push(at("http"));
         }
-        all
+        Ok(all)
     }
 
-    fn mirror(config: &RegistryConfig, address: &str, domain: &str) -> Self {
+    fn mirror(settings: &Settings, address: &str, domain: &str) -> Self {
         let base = match address.contains("://") {
             true => address.trim_end_matches('/').to_owned(),
             false => format!("https://{}", address.trim_end_matches('/')),
         };
         let host =
             base.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default().to_owned();
-        Self { unverified: config.is_insecure(&host), base, host, mirror_of: Some(domain.to_owned()) }
+        Self { unverified: settings.is_insecure(&host), base, host, mirror_of: Some(domain.to_owned()) }
     }
 
     /// The server of an address that is no registry's.
@@ -92,8 +97,8 @@ impl Endpoint {
 
     fn tls(&self, config: &RegistryConfig) -> Result<ClientConfig, RegistryError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let own = config.certificates.as_ref().map(|dir| dir.join(&self.host));
-        let own = own.as_deref().filter(|dir| dir.is_dir());
+        let own = config.certificates_of(&self.host);
+        let own = own.as_deref();
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| RegistryError::Invalid(error.to_string()))?;
@@ -208,7 +213,11 @@ mod tests {
     fn mirrors_come_first_and_plain_http_last() {
         let config = RegistryConfig { mirrors: vec!["http://m:1/".into()], ..RegistryConfig::default() };
         let bases = |domain: &str, purpose| -> Vec<String> {
-            Endpoint::all(&config, domain, purpose).into_iter().map(|endpoint| endpoint.base).collect()
+            Endpoint::all(&config, domain, purpose)
+                .unwrap()
+                .into_iter()
+                .map(|endpoint| endpoint.base)
+                .collect()
         };
         assert_eq!(bases("docker.io", Purpose::Pull), ["http://m:1", "https://registry-1.docker.io"]);
         assert_eq!(bases("docker.io", Purpose::Push), ["https://registry-1.docker.io"]);

@@ -19,6 +19,7 @@ mod error;
 mod patience;
 mod proxies;
 mod search;
+mod settings;
 mod upload;
 
 pub use client::{Document, Registry};
@@ -29,6 +30,7 @@ pub use error::RegistryError;
 pub(crate) use patience::{Patience, Pause, patiently};
 pub use proxies::Proxies;
 pub use search::{SearchResult, search};
+pub use settings::Settings;
 pub(crate) use upload::{Mounted, Upload};
 
 use crate::reference::Reference;
@@ -98,7 +100,8 @@ async fn first_that_serves(
 ) -> Result<Serving, RegistryError> {
     let Asked { name, credentials, purpose, mount_from, wants_manifest } = *asked;
     let mut failed = None;
-    for (at, endpoint) in Endpoint::all(config, name.domain(), purpose).into_iter().enumerate().skip(passed) {
+    for (at, endpoint) in Endpoint::all(config, name.domain(), purpose)?.into_iter().enumerate().skip(passed)
+    {
         let registry = Registry::new(config, endpoint, name, credentials, purpose, mount_from)?;
         match ask(&registry, Some(name).filter(|_| wants_manifest)).await {
             Ok(document) => return Ok(Serving { registry, document, at }),

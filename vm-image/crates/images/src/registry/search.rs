@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::client::small;
-use super::config::is_loopback;
 use super::endpoint::Endpoint;
+use super::settings::is_loopback;
 use super::upload::escaped;
 use super::{Credentials, Purpose, RegistryConfig, RegistryError};
 
@@ -49,7 +49,7 @@ pub async fn search(
         _ => ("docker.io", term),
     };
     let mut failed = None;
-    for endpoint in Endpoint::all(config, domain, Purpose::Push) {
+    for endpoint in Endpoint::all(config, domain, Purpose::Push)? {
         let base = if domain == "docker.io" && !is_loopback(domain) { INDEX } else { &endpoint.base };
         let url = format!("{base}/v1/search?q={}&n={limit}", escaped(words));
         let mut request = endpoint.client(config)?.get(&url);
