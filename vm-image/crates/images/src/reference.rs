@@ -175,9 +175,14 @@ impl Reference {
         if self.domain != DEFAULT_DOMAIN {
             return self.name();
         }
-        match self.path.strip_prefix(OFFICIAL_PREFIX) {
-            Some(name) if !name.contains('/') => name.to_owned(),
-            _ => self.path.clone(),
+        let short = match self.path.strip_prefix(OFFICIAL_PREFIX) {
+            Some(name) if !name.contains('/') => name,
+            _ => &self.path,
+        };
+        // Docker Hub's `some.host/app` is not what that host has.
+        match Self::parse(short) {
+            Ok(again) if (&again.domain, &again.path) == (&self.domain, &self.path) => short.to_owned(),
+            _ => self.name(),
         }
     }
 
@@ -359,6 +364,7 @@ mod tests {
             ("docker.io/library/a/b", "docker.io/library/a/b", "library/a/b"),
             ("me/app:v1", "docker.io/me/app:v1", "me/app:v1"),
             ("localhost/app", "localhost/app", "localhost/app"),
+            ("docker.io/some.host/app", "docker.io/some.host/app", "docker.io/some.host/app"),
             ("localhost:5000", "docker.io/library/localhost:5000", "localhost:5000"),
             ("localhost:5000/app:t", "localhost:5000/app:t", "localhost:5000/app:t"),
             ("127.0.0.1:5000/a/b", "127.0.0.1:5000/a/b", "127.0.0.1:5000/a/b"),
