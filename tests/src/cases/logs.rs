@@ -10,6 +10,7 @@ cases![
     each_driver_keeps_what_was_written,
     rotated_files_are_told_in_order,
     tails_and_times_reach_into_rotated_files,
+    a_log_that_is_not_waited_for_is_kept_as_well,
     any_bytes_and_lines_of_any_length_are_kept,
     details_tell_labels_and_variables,
     a_tag_is_a_template_of_go_s,
@@ -134,6 +135,24 @@ fn tails_and_times_reach_into_rotated_files(on: &dyn Subject) -> Result<()> {
         let until = docker.ok(["logs", "--until", &time_of(200), "tailed"])?;
         ensure!(counted(0).starts_with(&until) && until.contains("line 200"), "{driver}: until");
         docker.ok(["rm", "tailed"])?;
+    }
+    Ok(())
+}
+
+/// As long as it keeps up: what becomes of the rest needs a log that stands still.
+fn a_log_that_is_not_waited_for_is_kept_as_well(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    for (driver, options) in ROTATED {
+        let options = [rotated(driver, options), vec!["--log-opt", "mode=non-blocking"]].concat();
+        run(on, "unblocked", &options, &format!("{COUNT}; printf 'no end' >&2"))?;
+        let answer = docker.run(["logs", "unblocked"])?;
+        ensure!(
+            answer.out.trim_end() == counted(0) && answer.err == "no end",
+            "{driver} {options:?}: {} lines, {:?}",
+            answer.out.lines().count(),
+            answer.err
+        );
+        docker.ok(["rm", "unblocked"])?;
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! What containers are held to in the machine, which has every controller of cgroup v2: told by `inspect`, and by the kernel in the
 //! container's own cgroup.
 
-use anyhow::{Result, ensure};
+use std::io::{BufRead, BufReader};
+
+use anyhow::{Context, Result, ensure};
 use caisson_tests::machine::Machine;
 use caisson_tests::subject::Subject;
 
@@ -12,6 +14,7 @@ machine_cases![
     what_this_kernel_has_not_is_told,
     devices_are_used_by_their_rules_only,
     a_container_that_takes_too_much_memory_is_killed,
+    a_kill_that_a_container_survives_is_told_at_once,
     the_least_memory_that_may_be_asked_for_is_enough_to_start,
     a_layer_stops_growing_at_its_size,
     a_cgroup_lies_below_its_parent,
@@ -230,6 +233,58 @@ fn a_container_that_takes_too_much_memory_is_killed(machine: &Machine) -> Result
     ensure!(answer.status != 0 && !answer.out.contains("survived"), "{answer:?}");
     ensure!(docker.ok(["inspect", "-f", "{{.State.OOMKilled}}", "greedy"])? == "true");
     docker.ok(["rm", "greedy"])?;
+    Ok(())
+}
+
+/// What a shell does to be killed for want of memory, if it has less than that.
+const GREED: &str = "x=$(head -c 60000000 /dev/zero | tr '\\0' x)";
+
+/// Returns when this engine has told of so many kills in a container that goes on.
+fn wait_for_kills(machine: &Machine, id: &str, kills: usize) -> Result<()> {
+    let container = format!("container={id}");
+    let filters = ["--filter", &container, "--filter", "event=oom"];
+    let mut follows = machine.docker().spawn([&["events", "--since", "0"], &filters[..]].concat())?;
+    let lines = BufReader::new(follows.stdout.take().context("spawned with a pipe")?).lines();
+    let told = lines.take(kills).count();
+    // It may have ended by itself.
+    let _ = follows.kill();
+    follows.wait()?;
+    ensure!(told == kills, "{told} kills are told of, not {kills}");
+    Ok(())
+}
+
+fn a_kill_that_a_container_survives_is_told_at_once(machine: &Machine) -> Result<()> {
+    let docker = machine.docker();
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "survivor",
+        "--memory",
+        "32m",
+        "--memory-swap",
+        "32m",
+        "busybox",
+        "sleep",
+        "1000",
+    ];
+    let id = docker.ok(run)?;
+    let state = || docker.ok(["inspect", "-f", "{{.State.Status}} {{.State.OOMKilled}}", "survivor"]);
+    ensure!(state()? == "running false", "{}", state()?);
+    for kills in 1..=2 {
+        let killed = docker.run(["exec", "survivor", "sh", "-c", GREED])?;
+        ensure!(killed.status == 137, "{killed:?}");
+        wait_for_kills(machine, &id, kills)?;
+        ensure!(state()? == "running true", "{}", state()?);
+    }
+    // The next engine finds it so, and hears of what comes.
+    machine.kill_engine()?;
+    ensure!(state()? == "running true", "{}", state()?);
+    ensure!(docker.run(["exec", "survivor", "sh", "-c", GREED])?.status == 137);
+    wait_for_kills(machine, &id, 1)?;
+    docker.ok(["restart", "-t", "0", "survivor"])?;
+    ensure!(state()? == "running false", "{}", state()?);
+    docker.ok(["rm", "-f", "survivor"])?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Connections: one request each, then a reply, a wait, or the streams of the container or of a process that was added to it.
+//! Connections: one request each, then a reply, a wait, news, or the streams of the container or of a process that was added to it.
 //!
 //! A client that reads slowly: its bytes queue up to [`QUEUE`]; then the shim stops reading the streams that this client is attached to, and the
 //! container waits at its next write, as it does under dockerd (whose queue is 1 MB). No byte is lost, memory is bounded, and
@@ -44,6 +44,8 @@ enum Purpose {
     Asking(Vec<u8>),
     /// It wants to know an end.
     Waiting(Whose),
+    /// It wants to know what happens to the container, and its end.
+    Watching,
     /// It has asked for a process that is on its way.
     Expecting,
     /// It has streams.
@@ -101,6 +103,7 @@ impl Clients {
                 Purpose::Asking(_) => true,
                 Purpose::Attached { silent: true, .. }
                 | Purpose::Waiting(_)
+                | Purpose::Watching
                 | Purpose::Expecting
                 | Purpose::Served => false,
                 Purpose::Attached { to, streams, .. } => !streams.stdin || typing(to),
@@ -158,6 +161,22 @@ impl Clients {
         }
     }
 
+    /// Answers with what is so, goes on with what is [`told`](Self::tell), and ends with the container's end.
+    pub(crate) fn watch(&mut self, id: u64, now: &Reply) {
+        self.send(id, now, Purpose::Watching);
+    }
+
+    /// Tells those who watch. One that has not taken what it was told before goes without.
+    pub(crate) fn tell(&mut self, news: &Reply) {
+        let watches =
+            |client: &Client| matches!(client.purpose, Purpose::Watching) && client.queue.is_empty();
+        let ids: Vec<u64> =
+            self.open.iter().filter(|(_, client)| watches(client)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.send(id, news, Purpose::Watching);
+        }
+    }
+
     /// Answers when a process has begun, or could not.
     pub(crate) fn expect(&mut self, id: u64) {
         if let Some(client) = self.open.get_mut(&id) {
@@ -199,6 +218,7 @@ impl Clients {
         for id in ids {
             match self.open.get(&id).map(|client| &client.purpose) {
                 Some(Purpose::Waiting(of)) if *of == whose => self.reply(id, ended),
+                Some(Purpose::Watching) if whose == Whose::Container => self.reply(id, ended),
                 Some(Purpose::Attached { to, .. }) if *to == whose => self.detach(id),
                 // Served already; or it has not said what it wants, and will be answered if it does before the others are served.
                 _ => {}
@@ -265,7 +285,7 @@ impl Client {
                     (true, _) => Some(Event::Typed(*to, bytes.to_vec())),
                 })
             }
-            Purpose::Waiting(_) | Purpose::Expecting | Purpose::Served => Ok(None),
+            Purpose::Waiting(_) | Purpose::Watching | Purpose::Expecting | Purpose::Served => Ok(None),
         }
     }
 }

@@ -128,6 +128,9 @@ pub struct LogFile {
     pub max_files: u32,
     /// Whether older files are compressed.
     pub compress: bool,
+    /// How many bytes of entries may wait for the file; more are lost, so that the container never waits. `None` lets it wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buffer: Option<u64>,
     /// What every entry carries: labels and variables that the user chose.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,

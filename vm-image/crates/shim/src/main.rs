@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Under the name of [`init::NAME`] it is something else: the first process in a container that asked for an init. By its first argument it
-//! does other small things that take a process of one thread: see [`namespaces`] and [`log::COMMAND`].
+//! does other small things that take a process of one thread: see [`namespaces`], [`log::COMPRESS`] and [`log::WRITE`].
 //!
 //! Its stderr is for its own troubles. Killed, it takes the container with it (see the contract for the exception).
 
@@ -22,6 +22,7 @@ mod input;
 mod listener;
 mod log;
 mod namespaces;
+mod oom;
 mod output;
 mod queue;
 mod shim;
@@ -49,7 +50,8 @@ fn main() -> anyhow::Result<()> {
     let bundle = arguments.next().map(PathBuf::from).context("usage: caisson-shim BUNDLE")?;
     let operand = arguments.next().map(PathBuf::from);
     match (bundle.to_str(), &operand) {
-        (Some(log::COMMAND), Some(path)) => return log::compress(path).context("compress the log"),
+        (Some(log::COMPRESS), Some(path)) => return log::compress(path).context("compress the log"),
+        (Some(log::WRITE), None) => return log::write().context("write the log"),
         (Some(namespaces::COMMAND), process) => return namespaces::make(process.as_deref()),
         _ => {}
     }

@@ -4,9 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use caisson_shim::ShimConfig;
+use rustix::event::PollFd;
 use rustix::io::{Errno, ioctl_fionread};
 
-use crate::log::{Lines, Log};
+use crate::log::{About, Lines, Log};
 
 /// How much is read at once.
 const CHUNK: usize = 16 << 10;
@@ -137,23 +138,33 @@ impl Outputs {
         read
     }
 
-    /// Gives up on streams that somebody outside the container still holds.
-    pub(crate) fn abandon(&mut self) {
+    /// Gives up on streams that somebody outside the container still holds, and ends the log. Once is enough.
+    pub(crate) fn end(&mut self) {
         while !self.open.is_empty() {
             self.finish(0);
         }
-    }
-
-    /// Readable when an older file of the log has been compressed; `None` if none is.
-    pub(crate) fn compressor(&self) -> Option<BorrowedFd<'_>> {
-        self.log.as_ref().and_then(Log::compressor)
-    }
-
-    /// An older file of the log has been compressed.
-    pub(crate) fn compressed(&mut self) {
         if let Some(log) = &mut self.log {
-            log.compressed();
+            log.end();
         }
+    }
+
+    /// What to watch of the log, and for what.
+    pub(crate) fn log_interests<'a>(&'a self, watch: impl FnMut(About, PollFd<'a>)) {
+        if let Some(log) = &self.log {
+            log.interests(watch);
+        }
+    }
+
+    /// Does what a wait for the log was about.
+    pub(crate) fn attend_log(&mut self, about: About) {
+        if let Some(log) = &mut self.log {
+            log.attend(about);
+        }
+    }
+
+    /// Whether all that came is in the log; to be asked after the end.
+    pub(crate) fn are_written(&self) -> bool {
+        self.log.as_ref().is_none_or(Log::is_written)
     }
 
     fn finish(&mut self, at: usize) {

@@ -1,6 +1,6 @@
 //! Requests and replies on a shim's socket.
 //!
-//! Each connection carries one [`Request`] frame, answered by one [`Reply`] frame. A frame is a little-endian `u32` length
+//! Each connection carries one [`Request`] frame, answered by one [`Reply`] frame; only [`Request::Watch`] gets several. A frame is a little-endian `u32` length
 //! and that many bytes of JSON, at most [`MAX_FRAME`]: the framing of `caisson-guest-proto`, so an async client uses its
 //! codec with these types. Here is the blocking side.
 //!
@@ -65,6 +65,10 @@ pub enum Request {
     },
     /// Answered by [`Reply::Exited`] when the process has ended (at once if it has).
     Wait,
+    /// The same, with what happens on the way: answered by [`Reply::OomKills`] at once and each time that there are more, and then by
+    /// [`Reply::Exited`], which is the only answer if the process has ended. A shim from before this request closes the connection without
+    /// an answer, and takes [`Request::Wait`].
+    Watch,
     /// Answered by [`Reply::State`].
     State,
     /// End a shim that has not been started. Answered by [`Reply::Done`]; refused once started.
@@ -135,6 +139,11 @@ pub enum Reply {
     Done,
     /// The process has ended.
     Exited(ExitRecord),
+    /// What the kernel has killed in the container for want of memory.
+    OomKills {
+        /// How many processes since the start.
+        count: u64,
+    },
     /// Where the container stands.
     State(State),
     /// The request does not fit the container's state, or could not be read.
@@ -290,6 +299,7 @@ mod tests {
             Reply::Started { pid: 1, started_at: UnixNanos(u64::MAX), steps: Vec::new() },
             Reply::Failed(failure),
             Reply::Exited(record.clone()),
+            Reply::OomKills { count: 2 },
             Reply::State(State::Exited(record)),
             Reply::Refused { message: "no".into() },
         ] {
@@ -303,6 +313,7 @@ mod tests {
         for (frame, request) in [
             (r#""start""#, Request::Start),
             (r#""wait""#, Request::Wait),
+            (r#""watch""#, Request::Watch),
             (r#""state""#, Request::State),
             (r#""discard""#, Request::Discard),
             (

@@ -21,12 +21,17 @@ use crate::execs::{About, Execs, Wish};
 use crate::exit;
 use crate::input::Input;
 use crate::listener::Listener;
+use crate::log;
+use crate::oom::OomKills;
 use crate::output::{Outputs, StreamName};
 use crate::streams;
 use crate::time::now;
 
 /// How long the container's output may stay open after its end, held by a process that is not the container's: as long as dockerd waits.
 pub(crate) const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long the log may take for the rest before the end is told without it: dockerd's `loggerCloseTimeout`.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where the container's root is mounted, in the bundle, until it is entered.
 const MOUNT_AT: &str = "rootfs";
@@ -44,6 +49,7 @@ pub(crate) struct Shim {
     input: Input,
     outputs: Outputs,
     execs: Execs,
+    oom_kills: OomKills,
 }
 
 enum Stage {
@@ -56,12 +62,14 @@ enum Stage {
         container: Running,
         started_at: UnixNanos,
     },
-    /// The process has ended; what it wrote has not been read to the end.
+    /// The process has ended; what it wrote has not been read to the end, or is not yet in the log.
     Draining {
         container: Running,
         started_at: UnixNanos,
         code: i32,
         finished_at: UnixNanos,
+        /// All has been read that will be.
+        read: bool,
         give_up_at: Instant,
     },
     Exited(ExitRecord),
@@ -74,9 +82,10 @@ enum Stage {
 enum Source {
     Listener,
     Process,
+    Memory,
     Input,
     Output(StreamName),
-    Compressor,
+    Log(log::About),
     Client(u64),
     Exec(u64, About),
 }
@@ -102,6 +111,7 @@ impl Shim {
             clients: Clients::default(),
             input: Input::NotYet,
             outputs,
+            oom_kills: OomKills::default(),
         })
     }
 
@@ -111,13 +121,17 @@ impl Shim {
             for (source, flags) in self.wait()? {
                 self.handle(source, flags)?;
             }
-            self.settle()?;
+            self.settle();
         }
         Ok(())
     }
 
     fn is_over(&self) -> bool {
-        matches!(self.stage, Stage::Exited(_) | Stage::Discarded) && self.clients.are_all_served()
+        match self.stage {
+            Stage::Created { .. } | Stage::Running { .. } | Stage::Draining { .. } => false,
+            Stage::Exited(_) => self.clients.are_all_served() && self.outputs.are_written(),
+            Stage::Discarded => self.clients.are_all_served(),
+        }
     }
 
     fn wait(&self) -> anyhow::Result<Vec<(Source, PollFlags)>> {
@@ -131,6 +145,10 @@ impl Shim {
             sources.push(Source::Process);
             watched.push(PollFd::new(&container.pidfd, PollFlags::IN));
         }
+        if let Some(events) = self.oom_kills.descriptor() {
+            sources.push(Source::Memory);
+            watched.push(PollFd::from_borrowed_fd(events, PollFlags::PRI));
+        }
         if let Some(input) = self.input.wants_to_write() {
             sources.push(Source::Input);
             watched.push(PollFd::from_borrowed_fd(input, PollFlags::OUT));
@@ -140,10 +158,10 @@ impl Shim {
             sources.push(Source::Output(output.name));
             watched.push(PollFd::from_borrowed_fd(output.descriptor(), PollFlags::IN));
         }
-        if let Some(compressor) = self.outputs.compressor() {
-            sources.push(Source::Compressor);
-            watched.push(PollFd::from_borrowed_fd(compressor, PollFlags::IN));
-        }
+        self.outputs.log_interests(|about, descriptor| {
+            sources.push(Source::Log(about));
+            watched.push(descriptor);
+        });
         let typing = |whose| match whose {
             Whose::Container => self.input.has_room(),
             Whose::Exec(number) => self.execs.has_room(number),
@@ -179,7 +197,8 @@ impl Shim {
             Source::Process => self.process_ended()?,
             Source::Input => self.input.flush(),
             Source::Output(name) => self.pump(name),
-            Source::Compressor => self.outputs.compressed(),
+            Source::Memory => self.count_oom_kills(),
+            Source::Log(about) => self.outputs.attend_log(about),
             Source::Client(id) => match self.clients.attend(id, flags) {
                 Some(Event::Asked(request)) => self.serve(id, request),
                 Some(Event::Typed(Whose::Container, bytes)) => self.input.add(&bytes),
@@ -228,11 +247,15 @@ impl Shim {
                 let streams = Streams { stdin, stdout, stderr };
                 self.clients.attach(id, &Reply::Attached, Whose::Container, streams);
             }
-            (Request::Wait, Stage::Exited(record)) => {
+            (Request::Wait | Request::Watch, Stage::Exited(record)) => {
                 let reply = Reply::Exited(record.clone());
                 self.clients.reply(id, &reply);
             }
             (Request::Wait, _) => self.clients.wait(id, Whose::Container),
+            (Request::Watch, _) => {
+                let reply = Reply::OomKills { count: self.oom_kills.count() };
+                self.clients.watch(id, &reply);
+            }
             (Request::State, _) => {
                 let reply = Reply::State(self.state());
                 self.clients.reply(id, &reply);
@@ -301,6 +324,9 @@ impl Shim {
                 let started_at = now();
                 let steps = std::mem::take(&mut container.steps);
                 let pid = number(container.pid);
+                self.oom_kills = OomKills::of(container.cgroup.as_ref());
+                // Changes are told of from the first count on.
+                self.count_oom_kills();
                 self.stage = Stage::Running { container, started_at };
                 drop(spec);
                 memory::shrink();
@@ -350,7 +376,8 @@ impl Shim {
         self.execs.kill();
         self.input = Input::Closed;
         let give_up_at = Instant::now() + DRAIN_WITHIN;
-        self.stage = Stage::Draining { container, started_at, code, finished_at: now(), give_up_at };
+        let (finished_at, read) = (now(), false);
+        self.stage = Stage::Draining { container, started_at, code, finished_at, read, give_up_at };
         for name in [StreamName::Stdout, StreamName::Stderr] {
             let (clients, framed) = (&mut self.clients, !self.terminal);
             self.outputs.drain(name, |name, bytes| clients.deliver(Whose::Container, name, bytes, framed));
@@ -358,27 +385,47 @@ impl Shim {
         Ok(())
     }
 
-    /// The end of the drain is the end of the container, and comes after that of every process that was added to it.
-    fn settle(&mut self) -> anyhow::Result<()> {
-        self.execs.settle(&mut self.clients);
-        let Stage::Draining { container, code, finished_at, give_up_at, .. } = &self.stage else {
-            return Ok(());
-        };
-        let quiet = self.outputs.are_all_ended() && self.execs.is_empty();
-        if !quiet && Instant::now() < *give_up_at {
-            return Ok(());
+    fn count_oom_kills(&mut self) {
+        if self.oom_kills.recount() {
+            self.clients.tell(&Reply::OomKills { count: self.oom_kills.count() });
         }
-        let oom_killed = container.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills() > 0);
+    }
+
+    /// The end of the drain is the end of the container, and comes after that of every process that was added to it. What is read by then
+    /// goes into the log first, if that takes it in time.
+    fn settle(&mut self) {
+        self.execs.settle(&mut self.clients);
+        let Stage::Draining { read, give_up_at, .. } = &mut self.stage else { return };
+        let now = Instant::now();
+        if !*read {
+            let quiet = self.outputs.are_all_ended() && self.execs.is_empty();
+            if !quiet && now < *give_up_at {
+                return;
+            }
+            self.outputs.end();
+            (*read, *give_up_at) = (true, now + WRITE_WITHIN);
+        }
+        if self.outputs.are_written() || now >= *give_up_at {
+            self.clear_away();
+        }
+    }
+
+    /// Nothing of the container is left but how it ended.
+    fn clear_away(&mut self) {
+        // Of a process that was killed the end may be seen before the reason.
+        self.count_oom_kills();
+        let Stage::Draining { container, code, finished_at, .. } = &self.stage else { return };
+        let oom_killed = self.oom_kills.count() > 0;
         let record = ExitRecord { code: *code, finished_at: *finished_at, oom_killed, failure: None };
+        self.oom_kills = OomKills::default();
         if let Some(Err(error)) = container.cgroup.as_ref().map(caisson_runtime::cgroup::Cgroup::remove) {
             eprintln!("remove the cgroup: {error}");
         }
-        self.outputs.abandon();
         self.finish(record);
-        Ok(())
     }
 
     fn finish(&mut self, record: ExitRecord) {
+        self.outputs.end();
         if let Err(error) = exit::write(&record, &self.config.exit_record) {
             eprintln!("write {}: {error}", self.config.exit_record.display());
         }

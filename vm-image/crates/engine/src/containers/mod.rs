@@ -33,6 +33,7 @@ pub(crate) mod logs;
 mod mounts;
 mod names;
 pub(crate) mod networks;
+mod news;
 mod pause;
 mod policy;
 pub(crate) mod ports;

@@ -30,7 +30,7 @@ use super::remove::RemoveOptions;
 use super::shim::{Word, read_record, timestamp};
 use super::state::{Created, Exited, Running, State};
 use super::task::{History, KILLED};
-use super::{Containers, Handle, cgroup, pause, remove};
+use super::{Containers, Handle, cgroup, news, pause, remove};
 use crate::error::chain;
 
 /// How long clients wait for containers to be started again.
@@ -202,8 +202,9 @@ impl Containers {
                     StoredState::Exited(exited) | StoredState::Restarting(exited) => exited.finished_at,
                     StoredState::Created { .. } | StoredState::Running { .. } => Timestamp::ZERO,
                 };
-                let paused = pause::is_frozen(&definition);
-                (State::Running(Running { pid, started_at, paused, finished_before, sandbox }), false)
+                let (paused, oom_kills) = (pause::is_frozen(&definition), news::oom_kills(&definition));
+                let running = Running { pid, started_at, paused, oom_kills, finished_before, sandbox };
+                (State::Running(running), false)
             }
             None => settle(stored.state.clone(), record),
         };

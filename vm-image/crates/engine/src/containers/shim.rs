@@ -22,9 +22,11 @@ use caisson_sys::spawn::{Detached, detached};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use serde::Serialize;
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, trace, warn};
 
+use super::news::News;
 use crate::error::{ApiError, chain};
 use crate::readiness::watched;
 
@@ -184,19 +186,38 @@ impl Shim {
         self.answered_within(ANSWERS_WITHIN).await == Word::Gone
     }
 
-    /// Returns when the container has ended: how, if the shim or the record that it left says so.
-    pub(crate) async fn ended(&self, record: &Path) -> Option<ExitRecord> {
+    /// Returns when the container has ended: how, if the shim or the record that it left says so. What the shim tells of it until then goes
+    /// to `news`; an older one tells nothing.
+    pub(super) async fn ended(&self, record: &Path, news: &mpsc::Sender<News>) -> Option<ExitRecord> {
+        let mut request = Request::Watch;
         loop {
-            match self.ask(&Request::Wait).await {
+            match self.watch(&request, news).await {
                 Ok(Reply::Exited(record)) => return Some(record),
                 Ok(other) => warn!(error = %unexpected(other), "asked a shim for its container's end"),
-                Err(error) => debug!(%error, "a shim went without a word"),
+                Err(error) => {
+                    debug!(%error, "a shim went without a word");
+                    if error.kind() == io::ErrorKind::UnexpectedEof {
+                        // If it is not gone, it is too old for more than that.
+                        request = Request::Wait;
+                    }
+                }
             }
             if self.answered().await.is_none() {
                 return read_record(record);
             }
             tokio::time::sleep(ASKS_AGAIN).await;
         }
+    }
+
+    /// The last answer to a request that may get several.
+    async fn watch(&self, request: &Request, news: &mpsc::Sender<News>) -> io::Result<Reply> {
+        let (mut reply, mut stream) = self.exchange(request).await?;
+        while let Reply::OomKills { count } = reply {
+            // Without a hearer the container's task is gone.
+            let _ = news.send(News::OomKills(count)).await;
+            reply = next_reply(&mut stream).await?;
+        }
+        Ok(reply)
     }
 
     /// Writes what a process that is to be added is.
@@ -267,9 +288,7 @@ impl Shim {
     async fn exchange(&self, request: &Request) -> io::Result<(Reply, UnixStream)> {
         let mut stream = UnixStream::connect(self.bundle.join(SOCKET_FILE)).await?;
         write_frame(&mut stream, request).await.map_err(io::Error::other)?;
-        let reply = read_frame(&mut stream).await.map_err(io::Error::other)?;
-        let reply = reply.ok_or(io::ErrorKind::UnexpectedEof)?;
-        Ok((reply, stream))
+        Ok((next_reply(&mut stream).await?, stream))
     }
 
     /// What the shim said to nobody: why it failed.
@@ -277,6 +296,11 @@ impl Shim {
         let log = std::fs::read_to_string(self.bundle.join(LOG_FILE)).unwrap_or_default();
         log.lines().last().unwrap_or_default().to_owned()
     }
+}
+
+async fn next_reply(stream: &mut UnixStream) -> io::Result<Reply> {
+    let reply = read_frame(stream).await.map_err(io::Error::other)?;
+    Ok(reply.ok_or(io::ErrorKind::UnexpectedEof)?)
 }
 
 /// A shim that this engine started, on its way to its exit.

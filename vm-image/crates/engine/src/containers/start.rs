@@ -13,12 +13,13 @@ use caisson_shim::{Rootfs, ShimConfig, Stdin};
 use tracing::{Instrument, debug, error, info, trace_span, warn};
 
 use super::links::Linked;
+use super::news::Watch;
 use super::policy::Restarts;
 use super::record::{Definition, Directory, Lasting, StoredState};
 use super::shared::{Shared, network_namespace, network_namespace_path};
 use super::shim::{Shim, ShimProcess, Started};
 use super::state::{Exited, Running, State};
-use super::task::{Request, Task, watch_end};
+use super::task::{Request, Task};
 use super::validate::shared_with;
 use super::{Ground, Handle, cgroup, files, logs, networks, spec, users};
 use crate::error::{ApiError, ErrorKind, chain};
@@ -80,7 +81,7 @@ impl Task {
         match launched {
             Ok(running) => {
                 info!(pid = running.pid, "container started");
-                self.end = Some(watch_end(self.shim.clone(), self.directory.exit_record()));
+                self.watch = Some(Watch::of_started(self.shim.clone(), self.directory.exit_record()));
                 self.set_state(State::Running(running), false)
                     .instrument(trace_span!("start: state written"))
                     .await;
@@ -125,7 +126,7 @@ impl Task {
                 } else {
                     sandbox
                 };
-                Ok(Running { pid, started_at, paused: false, finished_before, sandbox })
+                Ok(Running { pid, started_at, paused: false, oom_kills: 0, finished_before, sandbox })
             }
             Err(failure) => {
                 if let Err(error) = self.ground.networks.detach(&self.definition.id).await {

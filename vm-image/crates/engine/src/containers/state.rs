@@ -52,6 +52,8 @@ pub(crate) struct Running {
     pub(crate) started_at: Timestamp,
     /// Its processes are frozen.
     pub(crate) paused: bool,
+    /// How many of its processes the kernel has killed for want of memory.
+    pub(crate) oom_kills: u64,
     /// When the run before this one ended.
     pub(crate) finished_before: Timestamp,
     pub(crate) sandbox: Sandbox,
@@ -165,6 +167,7 @@ impl State {
             Self::Running(running) => {
                 told.running = true;
                 told.paused = running.paused;
+                told.oom_killed = running.oom_kills > 0;
                 told.pid = running.pid;
                 told.started_at = running.started_at;
             }

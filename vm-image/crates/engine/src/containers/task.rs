@@ -1,18 +1,17 @@
 //! The task that owns a container. What it does is in the files of the verbs; here is the order in which it does it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caisson_docker_api::network::EndpointSettings;
 use caisson_networks::Network;
-use caisson_shim::proto::{ExitRecord, Request as ShimRequest, State as ShimState};
+use caisson_shim::proto::{ExitRecord, Request as ShimRequest};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use tracing::{Instrument, error, info, info_span, trace_span, warn};
 
 use super::attach::{Attached, Streams};
+use super::news::{News, Watch};
 use super::policy::Restarts;
 use super::record::{Definition, Directory, Lasting, Standing, StoredState};
 use super::shim::{Finishing, Shim, timestamp};
@@ -93,8 +92,8 @@ pub(super) struct Task {
     pub(super) shim: Shim,
     pub(super) status: watch::Sender<Status>,
     pub(super) waiting: Vec<Waiting>,
-    /// Resolves when the running container ends.
-    pub(super) end: Option<JoinHandle<Option<ExitRecord>>>,
+    /// The news of the container that runs.
+    pub(super) watch: Option<Watch>,
     /// The shim of this run or the last, if this engine started it.
     pub(super) finishing: Option<Finishing>,
     /// Who has it has the container's layers: a copy of files, a commit, a start, a removal.
@@ -114,7 +113,7 @@ impl Containers {
         let directory = self.ground.directory(&definition.id);
         let exit_code = state.describe().exit_code;
         let record = directory.exit_record();
-        let end = state.running().map(|_| watch_end_of_found(shim.clone(), record));
+        let watch = state.running().map(|_| Watch::of_found(shim.clone(), record));
         let (status, watched) = watch::channel(Status {
             state,
             ends: 0,
@@ -142,7 +141,7 @@ impl Containers {
             shim,
             status,
             waiting: Vec::new(),
-            end,
+            watch,
             finishing: None,
             files,
             keep_at_end: false,
@@ -160,30 +159,18 @@ impl Containers {
     }
 }
 
-pub(super) fn watch_end(shim: Shim, record: PathBuf) -> JoinHandle<Option<ExitRecord>> {
-    tokio::spawn(async move { shim.ended(&record).await })
-}
-
-/// The same of a container that an engine before this one has started, of which the shim may be late. One whose start was asked for and
-/// not answered does not run, and will not.
-fn watch_end_of_found(shim: Shim, record: PathBuf) -> JoinHandle<Option<ExitRecord>> {
-    tokio::spawn(async move {
-        let created = shim.answered().await == Some(ShimState::Created);
-        if created && shim.order(&ShimRequest::Discard).await.is_ok() {
-            return None;
-        }
-        shim.ended(&record).await
-    })
-}
-
 impl Task {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         loop {
             tokio::select! {
-                record = async { self.end.as_mut().expect("polled only if there is one").await }, if self.end.is_some() => {
-                    self.end = None;
-                    // A watcher that failed knows no more than one that found no record.
-                    self.ended(record.unwrap_or_default()).await;
+                news = async { self.watch.as_mut().expect("polled only if there is one").next().await }, if self.watch.is_some() => {
+                    match news {
+                        News::OomKills(count) => self.out_of_memory(count),
+                        News::Ended(record) => {
+                            self.watch = None;
+                            self.ended(record).await;
+                        }
+                    }
                 }
                 () = until(self.restart_at), if self.restart_at.is_some() => {
                     self.restart_at = None;
@@ -292,7 +279,7 @@ impl Task {
         }
     }
 
-    async fn ended(&mut self, record: Option<ExitRecord>) {
+    pub(super) async fn ended(&mut self, record: Option<ExitRecord>) {
         let State::Running(running) = self.state() else { return };
         if record.is_none() {
             cgroup::remove(&self.definition).await;
@@ -303,7 +290,8 @@ impl Task {
         let lasted = exited.started_at.until(exited.finished_at);
         let told =
             [("execDuration", lasted.as_secs().to_string()), ("exitCode", exited.exit_code.to_string())];
-        if exited.oom_killed {
+        // An older shim tells of it only now.
+        if exited.oom_killed && running.oom_kills == 0 {
             self.ground.tell(&self.definition, "oom", &[]);
         }
         let policy = &self.definition.host_config.restart_policy;
@@ -415,8 +403,8 @@ impl Task {
         if !self.shim.is_gone().await {
             return error;
         }
-        let Some(end) = self.end.take() else { return error };
-        self.ended(end.await.unwrap_or_default()).await;
+        let Some(watch) = self.watch.take() else { return error };
+        self.hear_to_the_end(watch).await;
         match self.state().expect_running(&self.definition.id) {
             Err(ended) => ended,
             Ok(_) => error,
@@ -444,7 +432,7 @@ async fn until(at: Option<Instant>) {
 pub(super) fn how_it_ended(running: &Running, record: Option<ExitRecord>) -> Exited {
     let (code, finished_at, oom_killed) = match record {
         Some(record) => (record.code, timestamp(record.finished_at), record.oom_killed),
-        None => (KILLED, Timestamp::now(), false),
+        None => (KILLED, Timestamp::now(), running.oom_kills > 0),
     };
     Exited { started_at: running.started_at, finished_at, exit_code: code, oom_killed, error: String::new() }
 }

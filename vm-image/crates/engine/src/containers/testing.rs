@@ -127,6 +127,7 @@ pub(super) fn running(pid: u32) -> State {
         pid,
         started_at: Timestamp::ZERO,
         paused: false,
+        oom_kills: 0,
         finished_before: Timestamp::ZERO,
         sandbox,
     })

@@ -7,6 +7,7 @@
 mod devices;
 mod freezer;
 mod limits;
+mod memory;
 
 use std::fs;
 use std::io;
@@ -22,6 +23,8 @@ use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 use crate::failure::{Context, Failure, text};
 use crate::spec::{DeviceRule, Resources};
 use limits::{For, Setting, settings};
+
+pub use memory::MemoryEvents;
 
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;

@@ -12,11 +12,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use caisson_sys::spawn::{Detached, detached};
 use flate2::{Compression, GzBuilder};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::helper;
 use crate::exit;
 
 /// The word before the log's path.
@@ -60,13 +60,7 @@ impl Compressor {
 
 fn spawn(file: &Path, log: &Path) -> io::Result<Pid> {
     let file = File::open(file)?;
-    let null = File::options().write(true).open("/dev/null")?;
-    let stderr = io::stderr();
-    detached(&Detached {
-        program: Path::new("/proc/self/exe"),
-        arguments: &[OsStr::new(COMMAND), log.as_os_str()],
-        descriptors: &[(file.as_fd(), 0), (null.as_fd(), 1), (stderr.as_fd(), 2)],
-    })
+    helper(&[OsStr::new(COMMAND), log.as_os_str()], file.as_fd())
 }
 
 /// Compresses the standard input, which is an older file of a log.

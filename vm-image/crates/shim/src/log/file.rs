@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use caisson_shim::LogFile;
 
+use super::BATCH;
 use super::compress::Compressor;
 
 /// How much room the buffer keeps when it is empty.
@@ -58,13 +59,18 @@ impl Rotated {
         })
     }
 
-    /// Where entries gather until they are written.
-    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
-        &mut self.buffer
+    /// Takes an entry, which `write` adds to the buffer. It is written with others, at the latest by [`flush`](Self::flush).
+    pub(super) fn take(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let begin = self.buffer.len();
+        write(&mut self.buffer);
+        self.entry_added(begin);
+        if self.buffer.len() >= BATCH {
+            self.flush();
+        }
     }
 
     /// An entry has been added to the buffer, from there on. If the file was full before it, it begins the next file.
-    pub(super) fn entry_added(&mut self, begin: usize) {
+    fn entry_added(&mut self, begin: usize) {
         let full = self.longest.is_some_and(|longest| self.length + begin as u64 >= longest);
         if !full || self.length + begin as u64 == 0 {
             return;
@@ -199,12 +205,19 @@ mod tests {
     use caisson_sys::spawn::{Detached, detached};
     use rustix::process::{Signal, kill_process};
 
-    use super::super::{Lines, Log};
+    use super::super::{Lines, Log, To};
     use super::*;
 
     fn what(path: PathBuf, max_bytes: Option<u64>, max_files: u32) -> LogFile {
-        let attributes = Default::default();
-        LogFile { path, format: LogFormat::Json, max_bytes, max_files, compress: false, attributes }
+        let (compress, buffer, attributes) = (false, None, Default::default());
+        LogFile { path, format: LogFormat::Json, max_bytes, max_files, compress, buffer, attributes }
+    }
+
+    fn file_of(log: &mut Log) -> &mut Rotated {
+        match &mut log.to {
+            To::File(file) => file,
+            To::Ring(_) => panic!("nobody asked for a ring"),
+        }
     }
 
     fn texts(path: &Path) -> Vec<String> {
@@ -255,15 +268,15 @@ mod tests {
         let arguments = &[OsStr::new("1000")];
         let slow = Detached { program: Path::new("/bin/sleep"), arguments, descriptors: &[] };
         let slow = detached(&slow).unwrap();
-        log.file.compressor = Compressor::at_work(slow);
+        file_of(&mut log).compressor = Compressor::at_work(slow);
         Lines::new("stdout").write(b"1\n2\n3\n", &mut log);
         assert_eq!(texts(&path), ["3\n"]);
         assert_eq!(texts(&numbered(&path, 1, "")), ["2\n"]);
         assert_eq!(texts(&numbered(&path, 2, "")), ["1\n"]);
-        assert!(log.compressor().is_some());
+        assert!(file_of(&mut log).compressor().is_some());
         kill_process(slow, Signal::KILL).unwrap();
-        log.compressed();
-        assert!(log.compressor().is_none(), "after a failure the files wait");
+        file_of(&mut log).compressed();
+        assert!(file_of(&mut log).compressor().is_none(), "after a failure the files wait");
     }
 
     /// In a mount namespace of the thread's own, which ends with it.
@@ -285,7 +298,7 @@ mod tests {
             for _ in 0..300 {
                 lines.write(b"a line that is not short\nand another\n", &mut log);
             }
-            assert!(log.file.failing);
+            assert!(file_of(&mut log).failing);
             fs::read_to_string(path.join("log")).unwrap()
         };
         let text = std::thread::spawn(fill).join().unwrap();

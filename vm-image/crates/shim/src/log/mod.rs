@@ -1,5 +1,6 @@
 //! The container's log, as dockerd's `json-file` and `local` drivers write it: `daemon/logger/copier.go` cuts the lines (here
-//! [`Lines`]), a format makes entries of them ([`json`], [`local`]), and a file takes them and is rotated ([`file`]).
+//! [`Lines`]), a format makes entries of them ([`json`], [`local`]), and a file takes them and is rotated ([`file`]): at once, so that the
+//! container waits for it, or by way of a buffer of limited size ([`ring`]).
 //!
 //! The log has to keep up with the container and may cost little memory: entries gather in one buffer, which is written when a chunk of
 //! output is done or [`BATCH`] is reached.
@@ -8,18 +9,28 @@ mod compress;
 mod file;
 mod json;
 mod local;
+mod ring;
+mod writer;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use caisson_shim::proto::UnixNanos;
 use caisson_shim::{LogFile, LogFormat, LogTarget};
+use caisson_sys::spawn::{Detached, detached};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::Pid;
 
 use self::file::Rotated;
+use self::ring::Ring;
 use crate::time::now;
 
-pub(crate) use self::compress::{COMMAND, compress};
+pub(crate) use self::compress::{COMMAND as COMPRESS, compress};
+pub(crate) use self::writer::{COMMAND as WRITE, write};
 
 /// A line that is longer comes in parts of this many bytes.
 const LONGEST_PART: usize = 16 << 10;
@@ -30,8 +41,26 @@ const BATCH: usize = 32 << 10;
 /// An open log.
 #[derive(Debug)]
 pub(crate) struct Log {
-    file: Rotated,
+    to: To,
     entries: Entries,
+}
+
+/// Where entries go.
+#[derive(Debug)]
+enum To {
+    File(Rotated),
+    Ring(Ring),
+}
+
+/// What of a log a wait was about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum About {
+    /// An older file has been compressed.
+    Compressor,
+    /// The writer takes more.
+    Room,
+    /// The writer has ended.
+    Writer,
 }
 
 /// Makes entries of a format.
@@ -72,30 +101,79 @@ impl Log {
     }
 
     fn of(what: &LogFile) -> io::Result<Self> {
-        Ok(Self { file: Rotated::open(what)?, entries: Entries::new(what.format, &what.attributes) })
+        let entries = Entries::new(what.format, &what.attributes);
+        let file = Rotated::open(what)?;
+        let to = match what.buffer {
+            None => To::File(file),
+            // The writer opens it anew; that it can is known now.
+            Some(room) => To::Ring(Ring::open(what, room)?),
+        };
+        Ok(Self { to, entries })
     }
 
-    /// Readable when an older file has been compressed; `None` if none is.
-    pub(crate) fn compressor(&self) -> Option<BorrowedFd<'_>> {
-        self.file.compressor()
+    /// What to watch, and for what.
+    pub(crate) fn interests<'a>(&'a self, mut watch: impl FnMut(About, PollFd<'a>)) {
+        match &self.to {
+            To::File(file) => {
+                if let Some(compressor) = file.compressor() {
+                    watch(About::Compressor, PollFd::from_borrowed_fd(compressor, PollFlags::IN));
+                }
+            }
+            To::Ring(ring) => ring.interests(watch),
+        }
     }
 
-    /// An older file has been compressed.
-    pub(crate) fn compressed(&mut self) {
-        self.file.compressed();
+    /// Does what a wait was about.
+    pub(crate) fn attend(&mut self, about: About) {
+        match (about, &mut self.to) {
+            (About::Compressor, To::File(file)) => file.compressed(),
+            (About::Room, To::Ring(ring)) => ring.flush(),
+            (About::Writer, To::Ring(ring)) => ring.writer_ended(),
+            (About::Compressor, To::Ring(_)) | (About::Room | About::Writer, To::File(_)) => {}
+        }
+    }
+
+    /// No more will come.
+    pub(crate) fn end(&mut self) {
+        match &mut self.to {
+            To::File(_) => {}
+            To::Ring(ring) => ring.end(),
+        }
+    }
+
+    /// Whether all that came is in the file.
+    pub(crate) fn is_written(&self) -> bool {
+        match &self.to {
+            To::File(_) => true,
+            To::Ring(ring) => ring.is_written(),
+        }
     }
 
     fn take(&mut self, entry: &Entry<'_>) {
-        let begin = self.file.buffer().len();
-        match &mut self.entries {
-            Entries::Json(entries) => entries.write(entry, self.file.buffer()),
-            Entries::Local(entries) => entries.write(entry, self.file.buffer()),
-        }
-        self.file.entry_added(begin);
-        if self.file.buffer().len() >= BATCH {
-            self.file.flush();
+        let write = |into: &mut Vec<u8>| self.entries.write(entry, into);
+        match &mut self.to {
+            To::File(file) => file.take(write),
+            To::Ring(ring) => ring.take(write),
         }
     }
+
+    fn flush(&mut self) {
+        match &mut self.to {
+            To::File(file) => file.flush(),
+            To::Ring(ring) => ring.flush(),
+        }
+    }
+}
+
+/// Starts this same program for a part of the log's work, with something to read.
+fn helper(arguments: &[&OsStr], stdin: BorrowedFd<'_>) -> io::Result<Pid> {
+    let null = File::options().write(true).open("/dev/null")?;
+    let stderr = io::stderr();
+    detached(&Detached {
+        program: Path::new("/proc/self/exe"),
+        arguments,
+        descriptors: &[(stdin, 0), (null.as_fd(), 1), (stderr.as_fd(), 2)],
+    })
 }
 
 impl Entries {
@@ -103,6 +181,13 @@ impl Entries {
         match format {
             LogFormat::Json => Self::Json(json::Entries::new(attributes)),
             LogFormat::Local => Self::Local(local::Entries::new(attributes)),
+        }
+    }
+
+    fn write(&mut self, entry: &Entry<'_>, into: &mut Vec<u8>) {
+        match self {
+            Self::Json(entries) => entries.write(entry, into),
+            Self::Local(entries) => entries.write(entry, into),
         }
     }
 }
@@ -125,7 +210,7 @@ impl Lines {
     /// Takes output as it comes.
     pub(crate) fn write(&mut self, bytes: &[u8], to: &mut Log) {
         self.cut(bytes, now(), |entry| to.take(&entry));
-        to.file.flush();
+        to.flush();
     }
 
     /// The stream has ended, perhaps within a line.
@@ -135,7 +220,7 @@ impl Lines {
         }
         let line = std::mem::take(&mut self.line);
         to.take(&self.next_part(&line, now()));
-        to.file.flush();
+        to.flush();
     }
 
     fn cut(&mut self, mut bytes: &[u8], now: UnixNanos, mut give: impl FnMut(Entry<'_>)) {

@@ -182,6 +182,29 @@ fn requests_fit_the_stage_or_are_refused() {
 }
 
 #[test]
+fn who_watches_is_told_at_once_and_of_the_end() {
+    if !able() {
+        return;
+    }
+    let mut shim = Rig::new(&["sleep", "1000"]).spawn();
+    let watch = |shim: &Shim| {
+        let (reply, stream) = shim.ask(&Request::Watch);
+        assert_eq!(reply, Reply::OomKills { count: 0 });
+        stream
+    };
+    let mut watching = vec![watch(&shim)];
+    shim.start().unwrap();
+    // Also a later engine.
+    watching.push(watch(&shim));
+    assert_eq!(shim.ask(&Request::Signal { signal: 9 }).0, Reply::Done);
+    for mut stream in watching {
+        let Reply::Exited(record) = read_frame(&mut stream).unwrap() else { panic!("no end") };
+        assert_eq!(record.code, 137);
+    }
+    shim.gone();
+}
+
+#[test]
 fn a_discarded_container_leaves_nothing() {
     if !able() {
         return;

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use caisson_shim::proto::{Reply, Request, State};
 use caisson_shim::{LogFile, LogTarget};
 use flate2::read::GzDecoder;
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::rig::{Rig, Shim, able, demultiplex};
+use crate::rig::{Rig, Shim, able, demultiplex, read_until};
 
 /// Waits for what must come.
 fn until(what: &str, mut come: impl FnMut() -> bool) {
@@ -141,4 +142,79 @@ fn every_older_file_is_compressed_in_the_end_and_none_is_lost() {
         fs::read_to_string(&children).unwrap().split_whitespace().eq([container.to_string()])
     });
     assert_eq!(shim.says(), "");
+}
+
+/// The process that writes the log of a shim that does not wait for it.
+fn log_writer(shim: &Shim) -> Pid {
+    let children = format!("/proc/{0}/task/{0}/children", shim.process.id());
+    let children = fs::read_to_string(children).unwrap();
+    let writes = |child: &&str| {
+        fs::read_to_string(format!("/proc/{child}/cmdline")).is_ok_and(|line| line.contains("--write-log"))
+    };
+    let writer = children.split_whitespace().find(writes).expect("there is a writer");
+    Pid::from_raw(writer.parse().unwrap()).unwrap()
+}
+
+/// How much memory is a process' own.
+fn own_kib(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn unblocking(script: &str, buffer: u64) -> Rig {
+    let mut rig = Rig::new(&["sh", "-c", script]);
+    let LogTarget::File(log) = rig.config.log.clone() else { panic!("no file") };
+    rig.config.log = LogTarget::File(LogFile { buffer: Some(buffer), ..log });
+    rig
+}
+
+/// The numbers that `seq` wrote and the log has.
+fn logged(shim: &Shim) -> Vec<usize> {
+    shim.log().iter().filter_map(|(_, text)| text.trim().parse().ok()).collect()
+}
+
+#[test]
+fn a_log_that_is_not_waited_for_has_all_when_its_writer_keeps_up() {
+    if !able() {
+        return;
+    }
+    let mut shim = unblocking("seq 1000; printf end", 1 << 20).spawn();
+    shim.start().unwrap();
+    assert_eq!(shim.wait().code, 0);
+    assert!(logged(&shim).into_iter().eq(1..=1000));
+    assert_eq!(shim.log().last().unwrap().1, "end");
+    shim.gone();
+    let mut failing = unblocking("", 1 << 20).with(|spec| spec["process"]["args"][0] = "nope".into()).spawn();
+    failing.start().unwrap_err();
+    failing.gone();
+}
+
+#[test]
+fn a_log_that_stands_still_and_is_not_waited_for_holds_up_nothing() {
+    if !able() {
+        return;
+    }
+    const LINES: usize = 200_000;
+    const BUFFER: u64 = 200_000;
+    let mut shim = unblocking(&format!("seq {LINES}; echo done >&2; exec sleep 1000"), BUFFER).spawn();
+    let (_, mut errors) = shim.ask(&Request::Attach { stdin: false, stdout: false, stderr: true });
+    let writer = log_writer(&shim);
+    kill_process(writer, Signal::STOP).unwrap();
+    shim.start().unwrap();
+    read_until(&mut errors, "done\n");
+    let own = own_kib(shim.process.id());
+    assert!(own < 1024, "{own} KiB");
+    assert!(logged(&shim).is_empty());
+    // Its end waits for the log for a while.
+    assert_eq!(shim.ask(&Request::Signal { signal: 9 }).0, Reply::Done);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(matches!(shim.ask(&Request::State).0, Reply::State(State::Running { .. })));
+    kill_process(writer, Signal::CONT).unwrap();
+    assert_eq!(shim.wait().code, 137);
+    let kept = logged(&shim);
+    // What the buffer and the pipe held, at some seventy bytes each: the first, and none between them is missing.
+    assert!((2000..10_000).contains(&kept.len()), "{} lines", kept.len());
+    assert!(kept.iter().copied().eq(1..=kept.len()));
+    shim.gone();
 }

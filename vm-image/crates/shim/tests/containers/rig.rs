@@ -74,6 +74,7 @@ impl Rig {
                 max_bytes: None,
                 max_files: 1,
                 compress: false,
+                buffer: None,
                 attributes: Default::default(),
             }),
             exit_record: at("exit.json"),

@@ -15,8 +15,11 @@ use crate::sizes;
 
 const COMMON: [&str; 5] = ["env", "env-regex", "labels", "labels-regex", "tag"];
 const OF_FILES: [&str; 3] = ["compress", "max-file", "max-size"];
-/// Known to every driver: what becomes of output that the log cannot take in time. Files take it at once, so both modes are one.
+/// Known to every driver: what becomes of output that the log cannot take in time.
 const OF_ALL: [&str; 2] = ["mode", "max-buffer-size"];
+/// How many bytes wait for the log of a container that does not, if nothing else is asked for.
+const BUFFER: u64 = 1_000_000;
+const NON_BLOCKING: &str = "non-blocking";
 
 /// Checks a new container's wish.
 pub(crate) fn check(wish: &LogConfig) -> Result<(), ApiError> {
@@ -33,17 +36,16 @@ pub(crate) fn check(wish: &LogConfig) -> Result<(), ApiError> {
         }
     };
     let mode = option("mode").unwrap_or_default();
-    if !matches!(mode, "" | "blocking" | "non-blocking") {
+    if !matches!(mode, "" | "blocking" | NON_BLOCKING) {
         return Err(ApiError::invalid(format!("logger: logging mode not supported: {mode}")));
     }
     if let Some(size) = option("max-buffer-size") {
-        if mode != "non-blocking" {
+        if mode != NON_BLOCKING {
             return Err(ApiError::invalid(
                 "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
             ));
         }
-        sizes::in_binary(size)
-            .map_err(|e| ApiError::invalid(format!("error parsing option max-buffer-size: {e}")))?;
+        buffer_size(size).map_err(ApiError::invalid)?;
     }
     for (name, _) in options {
         if ![&COMMON[..], &OF_FILES, &OF_ALL].concat().contains(&name.as_str()) {
@@ -87,7 +89,20 @@ pub(crate) fn target(definition: &Definition, directory: &Directory) -> Result<L
     let Rotation { max_bytes, max_files, compress } = rotation.map_err(within)?;
     let path = path(directory, &definition.id, format);
     let attributes = attributes(definition, &options, &path).map_err(within)?;
-    Ok(LogTarget::File(LogFile { path, format, max_bytes, max_files, compress, attributes }))
+    let buffer = buffer(&options).map_err(within)?;
+    Ok(LogTarget::File(LogFile { path, format, max_bytes, max_files, compress, buffer, attributes }))
+}
+
+/// How many bytes may wait for the log; `None` if the container does.
+fn buffer(options: &Options) -> Result<Option<u64>, String> {
+    if options.get("mode").is_none_or(|mode| mode != NON_BLOCKING) {
+        return Ok(None);
+    }
+    options.get("max-buffer-size").map_or(Ok(BUFFER), |size| buffer_size(size)).map(Some)
+}
+
+fn buffer_size(text: &str) -> Result<u64, String> {
+    sizes::in_binary(text).map_err(|e| format!("error parsing option max-buffer-size: {e}"))
 }
 
 /// When a file is full, and how many there are.
@@ -206,6 +221,22 @@ mod tests {
         assert_eq!(refusal("", &[("mode", "x")]), "logger: logging mode not supported: x");
         let config = Some(options(&[("whatever", "1")]));
         assert_eq!(check(&LogConfig { kind: "none".into(), config }), Ok(()));
+    }
+
+    #[test]
+    fn who_does_not_wait_has_a_buffer() {
+        for (asked, size) in [
+            (&[][..], None),
+            (&[("mode", "blocking")], None),
+            (&[("mode", "non-blocking")], Some(1_000_000)),
+            (&[("mode", "non-blocking"), ("max-buffer-size", "4m")], Some(4 << 20)),
+        ] {
+            assert_eq!(buffer(&options(asked)), Ok(size), "{asked:?}");
+        }
+        assert_eq!(
+            refusal("", &[("mode", "non-blocking"), ("max-buffer-size", "x")]),
+            "error parsing option max-buffer-size: invalid size: 'x'"
+        );
     }
 
     #[test]

@@ -1,0 +1,218 @@
+//! A log that the container never waits for: entries that cannot be written yet wait in memory, and one for which there is no room is lost.
+//! As in dockerd (`daemon/logger/ring.go`), it is the new one that is lost, and one alone is never too long.
+//!
+//! What waits for the file is a process of its own ([`super::writer`]), which takes entries from a pipe. It is no thread, because the shim
+//! makes the container's processes by cloning itself, and must have one thread for that.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use caisson_shim::{LogFile, proto};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::ioctl_fionbio;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{PidfdFlags, pidfd_open};
+
+use super::{About, BATCH, helper, writer};
+use crate::exit;
+use crate::queue::Queue;
+
+/// Before each entry in the pipe: its length, as little-endian `u32`.
+pub(super) const PREFIX: usize = 4;
+
+/// Entries on their way to the writer.
+#[derive(Debug)]
+pub(super) struct Ring {
+    /// How many bytes may be on their way.
+    room: usize,
+    /// What the writer has not been offered yet.
+    batch: Vec<u8>,
+    /// What it has not taken.
+    waiting: Queue,
+    /// To the writer; does not block. `None` when it gets no more.
+    pipe: Option<File>,
+    /// The writer's process, until it has ended.
+    writer: Option<OwnedFd>,
+    /// No more entries will come.
+    ends: bool,
+}
+
+impl Ring {
+    /// Starts the writer of a log, with room for so many bytes on the way to it.
+    pub(super) fn open(what: &LogFile, room: u64) -> io::Result<Self> {
+        let (from, to) = pipe_with(PipeFlags::CLOEXEC)?;
+        let writer = pidfd_open(helper(&[writer::COMMAND.as_ref()], from.as_fd())?, PidfdFlags::empty())?;
+        ioctl_fionbio(&to, true)?;
+        let mut ring = Self::new(room, to.into(), Some(writer));
+        ring.batch = proto::encode(what)?;
+        ring.flush();
+        Ok(ring)
+    }
+
+    fn new(room: u64, pipe: File, writer: Option<OwnedFd>) -> Self {
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        Self { room, batch: Vec::new(), waiting: Queue::default(), pipe: Some(pipe), writer, ends: false }
+    }
+
+    /// Takes an entry, which `write` adds to a buffer; or loses it.
+    pub(super) fn take(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let begin = self.batch.len();
+        self.batch.extend_from_slice(&[0; PREFIX]);
+        write(&mut self.batch);
+        let length = u32::try_from(self.batch.len() - begin - PREFIX).expect("a part is 16 KiB");
+        self.batch[begin..begin + PREFIX].copy_from_slice(&length.to_le_bytes());
+        if self.waiting.len() + self.batch.len() > self.room {
+            self.fit_in(begin);
+        } else if self.batch.len() >= BATCH {
+            self.flush();
+        }
+    }
+
+    /// The last entry of the batch, which begins there, is too much, unless the writer takes what is before it.
+    fn fit_in(&mut self, begin: usize) {
+        let entry = self.batch.split_off(begin);
+        self.flush();
+        if self.waiting.is_empty() || self.waiting.len() + entry.len() <= self.room {
+            self.batch = entry;
+        }
+    }
+
+    /// Gives the writer what it takes now.
+    pub(super) fn flush(&mut self) {
+        if let Some(pipe) = &mut self.pipe
+            && let Err(error) =
+                self.waiting.send(&self.batch, &[], pipe).and_then(|()| self.waiting.flush(pipe))
+        {
+            self.fail(&error.to_string());
+        }
+        self.batch.clear();
+        if self.ends && self.waiting.is_empty() {
+            self.pipe = None;
+        }
+    }
+
+    fn fail(&mut self, reason: &str) {
+        eprintln!("write the log: {reason}; entries are lost");
+        self.pipe = None;
+        self.waiting = Queue::default();
+    }
+
+    /// No more entries will come: the writer ends when it has all.
+    pub(super) fn end(&mut self) {
+        self.ends = true;
+        self.flush();
+    }
+
+    /// Whether all that was taken is in the file.
+    pub(super) fn is_written(&self) -> bool {
+        self.writer.is_none()
+    }
+
+    /// What to watch, and for what.
+    pub(super) fn interests<'a>(&'a self, mut watch: impl FnMut(About, PollFd<'a>)) {
+        if let Some(pipe) = self.pipe.as_ref().filter(|_| !self.waiting.is_empty()) {
+            watch(About::Room, PollFd::new(pipe, PollFlags::OUT));
+        }
+        if let Some(writer) = &self.writer {
+            watch(About::Writer, PollFd::new(writer, PollFlags::IN));
+        }
+    }
+
+    /// The writer has ended.
+    pub(super) fn writer_ended(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        // The reason is its own word, on the same stderr.
+        let code = exit::reap(writer.as_fd()).unwrap_or(-1);
+        if self.pipe.is_some() {
+            self.fail(&format!("its writer has ended with code {code}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    const ROOM: usize = 100_000;
+
+    /// A ring, and the pipe's other end.
+    fn ring() -> (Ring, File) {
+        let (from, to) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        (Ring::new(ROOM as u64, to.into(), None), from.into())
+    }
+
+    fn put(ring: &mut Ring, text: &str) {
+        ring.take(|into| into.extend_from_slice(text.as_bytes()));
+    }
+
+    /// Gives the writer's end all that it takes, and returns the numbers that came.
+    fn numbers(ring: &mut Ring, mut from: &File) -> Vec<u32> {
+        let mut all = Vec::new();
+        loop {
+            ring.flush();
+            let mut some = vec![0; 1 << 20];
+            let Ok(length @ 1..) = from.read(&mut some) else { break };
+            all.extend_from_slice(&some[..length]);
+        }
+        let mut rest = &all[..];
+        let mut numbers = Vec::new();
+        while let Some((prefix, after)) = rest.split_first_chunk() {
+            let (entry, next) = after.split_at(u32::from_le_bytes(*prefix) as usize);
+            numbers.push(std::str::from_utf8(entry).unwrap().parse().unwrap());
+            rest = next;
+        }
+        numbers
+    }
+
+    #[test]
+    fn a_writer_that_stands_still_costs_the_newest_entries_and_bounded_memory() {
+        let (mut ring, from) = ring();
+        let pipe_holds = rustix::pipe::fcntl_getpipe_size(&from).unwrap();
+        for number in 0..100_000 {
+            put(&mut ring, &format!("{number:08}"));
+            assert!(ring.waiting.len() + ring.batch.len() <= ROOM);
+        }
+        let kept = numbers(&mut ring, &from);
+        let fit = |bytes: usize| bytes / (PREFIX + 8);
+        assert!((fit(ROOM)..=fit(ROOM + pipe_holds)).contains(&kept.len()), "{} entries", kept.len());
+        assert!(kept.iter().copied().eq(0..kept.len() as u32), "the first ones, whole, in order");
+        // It goes on when the writer does.
+        put(&mut ring, "7");
+        assert_eq!(numbers(&mut ring, &from), [7]);
+    }
+
+    #[test]
+    fn small_room_is_enough_for_a_writer_that_keeps_up() {
+        let (mut ring, from) = ring();
+        ring.room = 0;
+        for number in 0..1000 {
+            put(&mut ring, &number.to_string());
+        }
+        assert!(numbers(&mut ring, &from).into_iter().eq(0..1000));
+    }
+
+    #[test]
+    fn a_writer_that_is_gone_costs_entries_and_nothing_else() {
+        let (mut ring, from) = ring();
+        drop(from);
+        for _ in 0..10_000 {
+            put(&mut ring, "1");
+        }
+        assert!(ring.pipe.is_none() && ring.waiting.is_empty() && ring.batch.len() < BATCH);
+    }
+
+    #[test]
+    fn the_end_comes_when_the_writer_has_all() {
+        let (mut ring, from) = ring();
+        for number in 0..10_000 {
+            put(&mut ring, &number.to_string());
+        }
+        ring.end();
+        assert!(ring.pipe.is_some());
+        numbers(&mut ring, &from);
+        assert!(ring.pipe.is_none());
+    }
+}
