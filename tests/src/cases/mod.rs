@@ -1,5 +1,6 @@
 //! What every engine must do, by the real CLI. A case takes names that no other takes: cases run side by side.
 
+pub mod bridges;
 pub mod commands;
 pub mod commit;
 pub mod compose;
@@ -58,6 +59,7 @@ pub fn all() -> Vec<(&'static str, &'static Case)> {
         ("stats", stats::CASES),
         ("ports", ports::CASES),
         ("networks", networks::CASES),
+        ("bridges", bridges::CASES),
         ("dns", dns::CASES),
         ("links", links::CASES),
         ("options", options::CASES),
@@ -93,8 +95,12 @@ pub fn ours() -> Vec<(&'static str, &'static Case)> {
 
 /// The cases that take an engine in namespaces that the test can enter: on both engines, natively.
 pub fn native() -> Vec<(&'static str, &'static Case)> {
-    let groups =
-        [("registry", registry::CASES), ("platforms", platforms::CASES), ("transfers", transfers::CASES)];
+    let groups = [
+        ("registry", registry::CASES),
+        ("platforms", platforms::CASES),
+        ("transfers", transfers::CASES),
+        ("bridges", bridges::NATIVE),
+    ];
     groups.into_iter().flat_map(|(group, cases)| cases.iter().map(move |case| (group, case))).collect()
 }
 

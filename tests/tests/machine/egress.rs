@@ -1,9 +1,9 @@
 //! What leaves the machine, and what comes to it by UDP. All of the host's ends are on its loopback.
 
 use std::collections::HashSet;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ machine_cases![
     a_connection_is_closed_by_either_side_on_its_own,
     a_thousand_connections_at_once_go_through,
     datagrams_reach_the_host_and_come_back,
+    a_datagram_to_a_closed_port_of_the_host_is_refused,
+    where_the_host_has_no_way_containers_are_told_so,
     what_is_the_machines_own_is_out_of_reach,
     packages_are_installed_over_the_internet,
     a_udp_port_is_published,
@@ -49,7 +51,7 @@ pub(crate) fn sh(machine: &Machine, script: &str) -> Result<caisson_tests::cli::
 }
 
 /// Somebody on the host's loopback who says `welcome` to the first who comes, and the port to come to.
-fn welcome() -> Result<(String, thread::JoinHandle<Result<()>>)> {
+pub(crate) fn welcome() -> Result<(String, thread::JoinHandle<Result<()>>)> {
     let (listener, port) = listen()?;
     let served = thread::spawn(move || -> Result<()> {
         let (mut client, _) = accept(&listener, "the container that is to be welcomed")?;
@@ -154,6 +156,71 @@ fn datagrams_reach_the_host_and_come_back(machine: &Machine) -> Result<()> {
     let port = name_server()?;
     let answer = sh(machine, &format!("nslookup some.name {HOST}:{port}"))?.ok()?;
     ensure!(answer.contains("203.0.113.9"), "{answer}");
+    Ok(())
+}
+
+/// Sends a datagram, and prints the error that it comes back as.
+const ASK_NOBODY: &str = "use Socket; my ($host, $port) = @ARGV; alarm 60; socket(my $s, PF_INET, SOCK_DGRAM, 0) or die $!; \
+    connect($s, sockaddr_in($port, inet_aton($host))) or die $!; send($s, 'hello', 0) or die $!; \
+    defined recv($s, my $d, 100, 0) and die 'answered'; print $!";
+
+fn a_datagram_to_a_closed_port_of_the_host_is_refused(machine: &Machine) -> Result<()> {
+    import_debian(machine)?;
+    // The number is free again at once.
+    let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port().to_string();
+    let told = machine.docker().ok(["run", "--rm", "debian:small", "perl", "-e", ASK_NOBODY, HOST, &port])?;
+    ensure!(told == "Connection refused", "{told}");
+    Ok(())
+}
+
+/// A route of the host's that leads nowhere, as long as this lives.
+struct Nowhere {
+    kind: &'static str,
+    to: &'static str,
+}
+
+impl Nowhere {
+    fn add(kind: &'static str, to: &'static str) -> Result<Self> {
+        let added = Self { kind, to };
+        let output = added.change("replace")?;
+        ensure!(output.status.success(), "{}", told(&output));
+        Ok(added)
+    }
+
+    fn change(&self, verb: &str) -> Result<Output> {
+        Command::new("ip").args(["route", verb, self.kind, self.to]).in_time()
+    }
+}
+
+impl Drop for Nowhere {
+    fn drop(&mut self) {
+        // One that was not added cannot be taken away.
+        let _ = self.change("del");
+    }
+}
+
+/// Kinds of routes, addresses of documentation (RFC 5737, RFC 3849), and what comes of a connection: on the host, and in a container.
+const NO_WAYS: [(&str, &str, ErrorKind, &str); 4] = [
+    ("unreachable", "203.0.113.64", ErrorKind::HostUnreachable, "No route to host"),
+    // No answer of IPv4's makes a kernel say that permission is denied (`icmp_err_convert` in net/ipv4/icmp.c).
+    ("prohibit", "203.0.113.65", ErrorKind::PermissionDenied, "No route to host"),
+    ("unreachable", "2001:db8:ca15::64", ErrorKind::HostUnreachable, "No route to host"),
+    ("prohibit", "2001:db8:ca15::65", ErrorKind::PermissionDenied, "Permission denied"),
+];
+
+fn where_the_host_has_no_way_containers_are_told_so(machine: &Machine) -> Result<()> {
+    let docker = machine.docker();
+    docker.ok(["network", "create", "--ipv6", "no-ways"])?;
+    for (kind, to, on_host, in_container) in NO_WAYS {
+        let _route = Nowhere::add(kind, to)?;
+        let own = TcpStream::connect((to, 9)).expect_err("there is no way");
+        ensure!(own.kind() == on_host, "{kind} {to}: the host says {own}");
+        let ask = ["run", "--rm", "--network", "no-ways", "busybox", "nc", "-w", "30", to, "9"];
+        let answer = docker.run(ask)?;
+        let is_told = answer.status == 1 && answer.err.contains(in_container);
+        ensure!(is_told, "{kind} {to}: {answer:?}");
+    }
+    docker.ok(["network", "rm", "no-ways"])?;
     Ok(())
 }
 

@@ -77,7 +77,7 @@ fn daemon_kib(machine: &Machine) -> Result<u64> {
 }
 
 /// Waits for a container's first line.
-fn first_line(machine: &Machine, container: &str) -> Result<String> {
+pub(crate) fn first_line(machine: &Machine, container: &str) -> Result<String> {
     let mut logs = machine.docker().spawn(["logs", "-f", container])?;
     let mut line = String::new();
     let read = BufReader::new(logs.stdout.take().context("it has an output")?).read_line(&mut line);

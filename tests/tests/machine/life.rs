@@ -21,6 +21,7 @@ machine_cases![
     limits_hold,
     a_terminal_works,
     a_port_taken_names_its_holder,
+    a_port_that_takes_an_administrator_is_told,
     containers_survive_a_restart_of_the_machine,
     a_client_boots_a_stopped_machine,
     a_killed_qemu_is_noticed_and_the_next_client_boots,
@@ -132,6 +133,28 @@ fn a_port_taken_names_its_holder(machine: &Machine) -> Result<()> {
     machine.docker().ok(["start", "unlucky"])?;
     machine.fetch(&format!("http://127.0.0.1:{port}/"))?;
     machine.docker().ok(["rm", "-f", "unlucky"])?;
+    Ok(())
+}
+
+/// Starts the machine as a user without any right to ports below 1024, in a network of its own, which has the kernel's own bound.
+const START_UNPRIVILEGED: &str = "ip link set lo up; exec setpriv --inh-caps=-net_bind_service --bounding-set=-net_bind_service \"$1\" start";
+
+fn a_port_that_takes_an_administrator_is_told(machine: &Machine) -> Result<()> {
+    machine.ok(&["stop"])?;
+    let mut start = Command::new("unshare");
+    machine.as_user(&mut start).args(["--net", "sh", "-ec", START_UNPRIVILEGED, "sh"]);
+    let output = start.arg(machine.caisson(&[]).get_program()).in_time()?;
+    ensure!(output.status.success(), "{}", told(&output));
+    let publish = |port: &str| machine.docker().run(["run", "--rm", "-p", port, "busybox", "true"]);
+    let (refused, allowed) = (publish("127.0.0.1:1023:80"), publish("127.0.0.1:1024:80"));
+    machine.ok(&["stop"])?;
+    machine.ok(&["start"])?;
+    let (refused, allowed) = (refused?, allowed?);
+    let why = "permission denied: port 1023 is below 1024, which only an administrator may use";
+    // The CLI's status for whatever says that permission is denied.
+    ensure!(refused.status == 126 && refused.err.contains(why), "{refused:?}");
+    ensure!(refused.err.contains("net.ipv4.ip_unprivileged_port_start"), "no remedy: {refused:?}");
+    ensure!(allowed.status == 0, "{allowed:?}");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The machine as a user has it, under QEMU: the same cases as natively through the host's socket, and its own life.
 //!
-//! One boot serves all cases; those of [`limits`], [`systemd`], [`volumes`], [`networks`], [`registry`], [`egress`], [`flows`], [`host`], [`sleep`],
-//! [`life`] and [`inside`] come after, in order, because each leaves the machine running.
+//! One boot serves all cases; those of [`limits`], [`stats`], [`systemd`], [`volumes`], [`networks`], [`registry`], [`egress`], [`flows`],
+//! [`host`], [`sleep`], [`life`] and [`inside`] come after, in order, because each leaves the machine running.
 
 /// The cases of a module, each named after its function.
 macro_rules! machine_cases {
@@ -19,6 +19,7 @@ mod limits;
 mod networks;
 mod registry;
 mod sleep;
+mod stats;
 mod systemd;
 mod volumes;
 
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
     }
     for (group, cases) in [
         ("limits", limits::CASES),
+        ("stats", stats::CASES),
         ("systemd", systemd::CASES),
         ("volumes", volumes::CASES),
         ("networks", networks::CASES),

@@ -3,15 +3,16 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::mpsc::TryRecvError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use caisson_tests::bounded::accept;
+use caisson_tests::bounded::{accept, until};
 use caisson_tests::cli::Answer;
 use caisson_tests::machine::Machine;
 use caisson_tests::subject::Subject;
 
-use crate::egress::{accept_within, import_debian};
+use crate::egress::{accept_within, import_debian, welcome};
+use crate::host::{Route, wait_for_route};
 
 machine_cases![
     a_listener_on_the_network_host_is_reached_on_the_hosts_loopback,
@@ -24,6 +25,7 @@ machine_cases![
     neighbours_meet_in_every_mode_of_ipvlan,
     a_vlan_is_made_for_its_networks_and_goes_with_the_last,
     a_network_on_a_card_of_the_host_is_refused_with_what_there_is_instead,
+    a_network_makes_way_for_a_route_of_the_hosts,
 ];
 
 /// `host.docker.internal`.
@@ -69,7 +71,8 @@ fn connections_outlive_their_listener_on_the_network_host(machine: &Machine) -> 
     let docker = machine.docker();
     let serve = format!("nc -l -p {PORT} -e cat");
     docker.ok(["run", "-d", "--name", "h-once", "--network", "host", "busybox", "sh", "-c", &serve])?;
-    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT))?;
+    let connect = || Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).ok());
+    let mut client = until("the listener is on the host's loopback", connect)?;
     client.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut ask = || -> Result<()> {
         client.write_all(b"still there?")?;
@@ -79,12 +82,8 @@ fn connections_outlive_their_listener_on_the_network_host(machine: &Machine) -> 
         Ok(())
     };
     ask()?;
-    let give_up = Instant::now() + Duration::from_secs(60);
-    // The kernel of the machine does not tell when a listener is gone, and neither does Caisson.
-    while TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).is_err() {
-        ensure!(Instant::now() < give_up, "the number of a listener that is gone is still taken");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let bind = || Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).ok());
+    until("the number of a listener that is gone is free", bind)?;
     ask()?;
     docker.ok(["rm", "-f", "h-once"])?;
     Ok(())
@@ -243,5 +242,28 @@ fn a_network_on_a_card_of_the_host_is_refused_with_what_there_is_instead(machine
         let told = refused.err.contains(why) && refused.err.contains("none of this computer's network cards");
         ensure!(refused.status == 1 && told, "{refused:?}");
     }
+    Ok(())
+}
+
+fn a_network_makes_way_for_a_route_of_the_hosts(machine: &Machine) -> Result<()> {
+    const USUAL: &str = "172.18.0.0/16";
+    let docker = machine.docker();
+    let made = |name: &str| -> Result<String> {
+        docker.ok(["network", "create", name])?;
+        docker.ok(["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", name])
+    };
+    let usual = made("m-usual")?;
+    docker.ok(["network", "rm", "m-usual"])?;
+    ensure!(usual == USUAL, "{usual}, while the host has no other way there");
+    let _route = Route::add(USUAL)?;
+    wait_for_route(machine, USUAL)?;
+    let elsewhere = made("m-elsewhere")?;
+    ensure!(elsewhere != USUAL, "it lies where the host has somebody else");
+    let (port, served) = welcome()?;
+    let ask = format!("nc {HOST} {port} </dev/null");
+    let heard = docker.ok(["run", "--rm", "--network", "m-elsewhere", "busybox", "sh", "-c", &ask])?;
+    ensure!(heard == "welcome", "from {elsewhere}: {heard}");
+    served.join().expect("it does not panic")?;
+    docker.ok(["network", "rm", "m-elsewhere"])?;
     Ok(())
 }
