@@ -263,7 +263,7 @@ impl Soak<'_> {
         bail!("the engine does not answer any more")
     }
 
-    /// Posts until one of these statuses comes.
+    /// Posts until there is an answer, which has to be one of these.
     fn insist(&self, path: &str, statuses: &[u16]) -> Result<u16> {
         self.insist_with(path, &Value::Null, statuses)
     }

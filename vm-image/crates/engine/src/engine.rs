@@ -129,8 +129,8 @@ impl Engine {
 
     /// Stops what runs, each with its grace, unless it is to go on without an engine, and lets go of the networks.
     pub(crate) async fn shut_down(&self) {
-        self.containers.begin_ending();
         if !self.config.live_restore {
+            self.containers.begin_ending();
             self.stop_containers().await;
         }
         self.containers.settle().await;

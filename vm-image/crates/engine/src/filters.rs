@@ -66,10 +66,9 @@ impl Filters {
         !self.has(name) || self.get(name).iter().any(|value| met(value))
     }
 
-    /// Whether one of the filter's values is this text or, as an expression, is found in it; or there are none. What is no expression
-    /// matches what it says, and nothing else.
-    pub(crate) fn found_in(&self, name: &str, text: &str) -> bool {
-        self.any(name, |value| value == text || Regex::new(value).is_ok_and(|value| value.is_match(text)))
+    /// The filter's values as expressions.
+    pub(crate) fn expressions(&self, name: &str) -> Expressions {
+        Expressions(self.get(name).iter().map(|value| (value.clone(), Regex::new(value).ok())).collect())
     }
 
     /// Whether all of the label filter's wishes (`key` or `key=value`) are met.
@@ -107,6 +106,19 @@ impl Filters {
     }
 }
 
+/// Values of a filter, each an expression. What is none matches what it says, and nothing else.
+pub(crate) struct Expressions(Vec<(String, Option<Regex>)>);
+
+impl Expressions {
+    /// Whether one of them is this text, or is found in it; or there are none.
+    pub(crate) fn are_met_by(&self, text: &str) -> bool {
+        let matches = |(value, expression): &(String, Option<Regex>)| {
+            value == text || expression.as_ref().is_some_and(|expression| expression.is_match(text))
+        };
+        self.0.is_empty() || self.0.iter().any(matches)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,14 +149,15 @@ mod tests {
         let found = |value: &str| {
             Filters::parse(&serde_json::json!({"name": [value]}).to_string())
                 .unwrap()
-                .found_in("name", "a-net")
+                .expressions("name")
+                .are_met_by("a-net")
         };
         for (value, is_found) in
             [("net", true), ("^net", false), ("^a-(x|net)$", true), ("(", false), ("b", false)]
         {
             assert_eq!(found(value), is_found, "{value}");
         }
-        assert!(Filters::default().found_in("name", "("));
+        assert!(Filters::default().expressions("name").are_met_by("("));
     }
 
     #[test]

@@ -155,6 +155,11 @@ fn config(arguments: Arguments) -> anyhow::Result<EngineConfig> {
         Some(path) => path,
         None => std::env::current_exe().context("where this program is")?.with_file_name("caisson-shim"),
     };
+    for family in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
+        if arguments.host_gateway_ip.iter().filter(|address| family(address)).count() > 1 {
+            bail!("--host-gateway-ip: only one address of IPv4 and one of IPv6 can be given");
+        }
+    }
     let remap = arguments.userns_remap.as_deref().map(Remap::parse).transpose();
     let remap = remap.context("--userns-remap")?.flatten();
     let mut data_root = absolute(&arguments.data_root)?;

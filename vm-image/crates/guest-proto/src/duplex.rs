@@ -11,8 +11,8 @@
 //! 0 ends the direction. A connection that closes without it was torn down, which a reader gets as an error and so can
 //! tell from an end. No chunk with its header is longer than [`MAX_CHUNK`], which is a packet of virtio's.
 //!
-//! Data is not copied on its way: a chunk is written from where its data lies, and read with the header of the next one
-//! behind it, so that in a full stream each chunk is one system call.
+//! Where the connection writes several pieces at once, data is not copied on its way: a chunk is written from where its data lies. It is
+//! read with the header of the next one behind it, so that in a full stream each chunk is one system call.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -83,6 +83,11 @@ impl Firewall {
         Self { native, written: Mutex::default() }
     }
 
+    /// Whether there should be a table.
+    pub(crate) fn is_written(&self) -> bool {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Makes the kernel's table what the records say; they are looked at when nobody else writes any more, so that what
     /// is written last is what was read last. Blocks for the kernel.
     pub(crate) fn refresh(&self, recorded: impl FnOnce() -> Recorded) -> Result<(), FirewallError> {

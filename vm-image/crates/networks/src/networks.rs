@@ -127,6 +127,14 @@ impl Shared {
         }
     }
 
+    /// Makes the rules again if somebody else has taken them away. Before there are any, or where there are none, a table of this name is
+    /// another engine's, or will be looked at when the networks are restored.
+    pub(crate) fn keep_rules(&self) {
+        if self.firewall.is_written() {
+            self.refresh_rules_if_possible();
+        }
+    }
+
     /// A range for a network that names none.
     pub(crate) fn choose_pool(
         &self,

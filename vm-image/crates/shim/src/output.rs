@@ -162,6 +162,13 @@ impl Outputs {
         }
     }
 
+    /// What is not in the log by now is lost.
+    pub(crate) fn give_up_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.give_up();
+        }
+    }
+
     /// Whether all that came is in the log; to be asked after the end.
     pub(crate) fn are_written(&self) -> bool {
         self.log.as_ref().is_none_or(Log::is_written)

@@ -30,7 +30,7 @@ use crate::time::now;
 /// How long the container's output may stay open after its end, held by a process that is not the container's: as long as dockerd waits.
 pub(crate) const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long the log may take for the rest before the end is told without it: dockerd's `loggerCloseTimeout`.
+/// How long the log may take for the rest before it is lost: dockerd's `loggerCloseTimeout`.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where the container's root is mounted, in the bundle, until it is entered.
@@ -269,6 +269,8 @@ impl Shim {
                 let reply = done(signal::send(container.pidfd.as_fd(), signal));
                 self.clients.reply(id, &reply);
             }
+            // It is dead already, and its log is being written.
+            (Request::Signal { .. }, Stage::Draining { .. }) => self.clients.reply(id, &Reply::Done),
             (Request::Resize { rows, cols }, stage) => {
                 let reply =
                     if self.terminal { resize(stage, rows, cols) } else { refused("there is no terminal") };
@@ -405,7 +407,11 @@ impl Shim {
             self.outputs.end();
             (*read, *give_up_at) = (true, now + WRITE_WITHIN);
         }
-        if self.outputs.are_written() || now >= *give_up_at {
+        let gives_up = now >= *give_up_at;
+        if gives_up {
+            self.outputs.give_up_log();
+        }
+        if self.outputs.are_written() || gives_up {
             self.clear_away();
         }
     }

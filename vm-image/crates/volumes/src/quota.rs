@@ -4,7 +4,7 @@
 //! in dockerd: what the directory itself says is its containers' to change. The limit goes when the volume's files are removed. Volumes have
 //! the upper half of all numbers, and leave the lower one to the layers of containers, so that none is in use by both.
 //!
-//! With a device it is what is mounted that becomes part of the project, if its file system has any.
+//! With a device it is what is mounted that becomes part of the project, if its file system has any; its limit stays on it, as under dockerd.
 
 use std::fs::File;
 use std::io;

@@ -8,8 +8,9 @@ use crate::error::ApiError;
 
 /// How long a container may take to stop if nobody says otherwise.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long after `SIGKILL` an end is waited for. Only a process in the kernel's hands can take longer.
-pub(super) const DIES_WITHIN: Duration = Duration::from_secs(10);
+/// How long after `SIGKILL` an end is waited for: longer than a shim waits for the rest of the output and of the log. Only a process in the
+/// kernel's hands can take longer.
+pub(super) const DIES_WITHIN: Duration = Duration::from_secs(15);
 
 /// How to stop.
 #[derive(Debug, Clone, Default)]

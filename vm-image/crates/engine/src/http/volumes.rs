@@ -24,8 +24,9 @@ pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
     let filters = filters.only(&LIST_FILTERS)?;
     let dangling = filters.bool("dangling")?;
     let volumes = &call.engine.volumes;
+    let names = filters.expressions("name");
     let wanted = |volume: &Volume| {
-        filters.found_in("name", &volume.name)
+        names.are_met_by(&volume.name)
             && filters.any("driver", |driver| driver == DRIVER)
             && filters.labels("label", &labels(volume))
             && dangling.is_none_or(|dangling| dangling == volumes.holders(&volume.name).is_empty())

@@ -206,7 +206,7 @@ impl Format {
         match self {
             Self::Gzip => Compression::Gzip,
             Self::Zstd => Compression::Zstd,
-            // No manifest has a name for the last two: they are kept as what they decompress to.
+            // No manifest has a name for the last two. What was loaded is packed anew; what was pulled is kept as it came.
             Self::Plain | Self::Bzip2 | Self::Xz => Compression::None,
         }
     }

@@ -23,11 +23,12 @@ pub(super) fn remove_files(root: &Path) {
         }
     };
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(work);
+        let threads = (0..AT_ONCE).filter(|_| thread::Builder::new().spawn_scoped(scope, work).is_ok());
+        // Without a thread everything stays.
+        if threads.count() > 0 {
+            files_below(root, |file| drop(give.send(file)));
         }
         // They end when all was given.
-        files_below(root, |file| drop(give.send(file)));
         drop(give);
     });
 }

@@ -44,8 +44,11 @@ pub(super) fn compress(mut source: impl Read, out: &mut impl Write, threads: Non
     let (give, jobs) = sync_channel(under_way);
     let jobs = Mutex::new(jobs);
     let check = thread::scope(|scope| {
-        for _ in 0..threads.get() {
-            scope.spawn(|| work(&jobs));
+        let start = |_| thread::Builder::new().spawn_scoped(scope, || work(&jobs)).map(drop);
+        let started: Vec<io::Result<()>> = (0..threads.get()).map(start).collect();
+        // Fewer threads than wanted do as well.
+        if started.iter().all(Result::is_err) {
+            started.into_iter().collect::<io::Result<()>>()?;
         }
         // Whatever it ends in, the threads end with `give`.
         feed(&mut source, out, give, under_way)

@@ -66,19 +66,20 @@ impl Overlay {
         Self { bridges: Bridge::named(OVERLAY), turn: Mutex::default() }
     }
 
-    /// Makes the VXLAN, as a port of the bridge, unless it is there.
-    fn make_port(&self, network: &NetworkRecord, vni: u32) -> Result<(), DriverError> {
+    /// Makes the VXLAN, as a port of the bridge; `false` if it is there.
+    fn make_port(&self, network: &NetworkRecord, vni: u32) -> Result<bool, DriverError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut netlink = Netlink::open()?;
         let name = device_name(network, vni);
         if netlink::find_link(&mut netlink, &name)?.is_some_and(|port| port.is_marked(&mark(network))) {
-            return Ok(());
+            return Ok(false);
         }
         let bridge = self.bridges.index(network)?;
         let mtu = BridgeOptions::of_record(network)?.mtu;
         let create = netlink::create_vxlan(&Vxlan { name: &name, bridge, vni, port: VXLAN_PORT, mtu });
         let marked = netlink::set_alias(&name, &mark(network));
-        netlink.batch(vec![create, marked]).map_err(|error| not_made(vni, error))
+        netlink.batch(vec![create, marked]).map_err(|error| not_made(vni, error))?;
+        Ok(true)
     }
 }
 
@@ -161,11 +162,9 @@ impl Driver for Overlay {
     }
 
     fn make(&self, network: &NetworkRecord) -> Result<bool, DriverError> {
-        let is_new = self.bridges.make(network)?;
-        if let Some(vni) = vni(network) {
-            self.make_port(network, vni)?;
-        }
-        Ok(is_new)
+        let has_new_bridge = self.bridges.make(network)?;
+        let has_new_port = vni(network).map(|vni| self.make_port(network, vni)).transpose()?;
+        Ok(has_new_bridge || has_new_port == Some(true))
     }
 
     fn device(&self, network: &NetworkRecord) -> Option<String> {

@@ -87,14 +87,22 @@ impl Ways {
         self.all.iter().any(Way::is_of_loopback)
     }
 
-    /// Opens those of loopback addresses, if this system lets us.
+    /// Opens those of loopback addresses, if this system lets us. A device that is gone takes its own ways with it only.
     pub(super) fn open_loopback(mut self) -> Self {
-        let switched = self.loopback_devices().into_iter().try_for_each(|device| switch(device, true));
-        if let Err(error) = &switched {
-            debug!(%error, "published ports of loopback addresses are served by their sockets only");
+        let is_open = |device: &&str| {
+            let switched = switch(device, true);
+            if let Err(error) = &switched {
+                debug!(%error, device, "published ports of loopback addresses are served by their sockets only");
+            }
+            switched.is_ok()
+        };
+        let (open, shut): (Vec<&str>, Vec<&str>) = self.loopback_devices().into_iter().partition(is_open);
+        let loopback = !open.is_empty();
+        let shut: BTreeSet<String> = shut.into_iter().map(str::to_owned).collect();
+        if loopback {
+            self.all.retain(|way| !way.is_of_loopback() || !shut.contains(&way.device));
         }
-        self.loopback = switched.is_ok();
-        self
+        Self { loopback, ..self }
     }
 
     /// Closes the devices of which no way of a loopback address is open. What an engine before this one has left open is
@@ -152,14 +160,17 @@ impl Ways {
             .into_iter()
             .fold(Set::map(OF_ALL, [Key::TcpDport], target), |map, way| map.entry(way.from.port(), to(way)));
         let chain = Chain::base("output", ChainKind::Nat, Hook::Output, priority::DSTNAT)
-            .rule(Rule::new().dnat(mapped(&target, OF_ONE)).comment("published ports of one address"))
+            .rule(to_here().dnat(mapped(&target, OF_ONE)).comment("published ports of one address"))
             .rule(self.to_us().dnat(mapped(&[Key::TcpDport], OF_ALL)).comment("published ports"));
         table.set(one).set(all).chain(chain)
     }
 
     fn to_us(&self) -> Rule {
-        let to_us = Rule::new().is(Key::NfProto, nfproto::IPV4).is(Key::FibDaddrType, fib_type::LOCAL);
-        if self.loopback { to_us } else { to_us.is_not(Key::Ip4Daddr, super::raw::range("127.0.0.0", 8)) }
+        if self.loopback {
+            to_here()
+        } else {
+            to_here().is_not(Key::Ip4Daddr, super::raw::range("127.0.0.0", 8))
+        }
     }
 
     /// What is led has the gateway's address.
@@ -174,6 +185,11 @@ impl Ways {
         };
         self.devices().map(own).collect()
     }
+}
+
+/// To an address of this system. What a machine's host has published at another of its addresses is reached through the host.
+fn to_here() -> Rule {
+    Rule::new().is(Key::NfProto, nfproto::IPV4).is(Key::FibDaddrType, fib_type::LOCAL)
 }
 
 fn mapped(keys: &[Key], map: &str) -> NatTarget {

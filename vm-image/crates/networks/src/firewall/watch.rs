@@ -1,4 +1,4 @@
-//! Rules that somebody else takes away, as tools do which load a system's own: they are there again at once. Without them
+//! A table that somebody else takes away, as tools do which load a system's own rules: it is there again at once. Without them
 //! networks are not apart, and loopback addresses, where they are routed, are open to containers.
 
 use std::io;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use caisson_nftables::Changes;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracing::debug;
+use tracing::warn;
 
 use crate::networks::{Shared, blocking};
 
@@ -18,7 +18,7 @@ const REST: Duration = Duration::from_millis(50);
 /// Watches for as long as there are networks.
 pub(crate) async fn keep(shared: Weak<Shared>) {
     if let Err(error) = follow(&shared).await {
-        debug!(%error, "rules that somebody else takes away are there again with the next change only");
+        warn!(%error, "rules that somebody else takes away are there again with the next change only");
     }
 }
 
@@ -29,7 +29,7 @@ async fn follow(shared: &Weak<Shared>) -> io::Result<()> {
         changes.get_ref().take();
         ready.clear_ready();
         let Some(shared) = shared.upgrade() else { return Ok(()) };
-        blocking(move || shared.refresh_rules_if_possible()).await;
+        blocking(move || shared.keep_rules()).await;
         tokio::time::sleep(REST).await;
     }
 }

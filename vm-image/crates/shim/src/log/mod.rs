@@ -141,6 +141,14 @@ impl Log {
         }
     }
 
+    /// What is not in the file by now is lost.
+    pub(crate) fn give_up(&mut self) {
+        match &mut self.to {
+            To::File(_) => {}
+            To::Ring(ring) => ring.give_up(),
+        }
+    }
+
     /// Whether all that came is in the file.
     pub(crate) fn is_written(&self) -> bool {
         match &self.to {

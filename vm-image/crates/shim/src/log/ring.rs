@@ -12,7 +12,7 @@ use caisson_shim::{LogFile, proto};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::ioctl_fionbio;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{About, BATCH, helper, writer};
 use crate::exit;
@@ -36,6 +36,8 @@ pub(super) struct Ring {
     writer: Option<OwnedFd>,
     /// No more entries will come.
     ends: bool,
+    /// The pipe has taken no more since somebody looked.
+    is_full: bool,
 }
 
 impl Ring {
@@ -52,7 +54,15 @@ impl Ring {
 
     fn new(room: u64, pipe: File, writer: Option<OwnedFd>) -> Self {
         let room = usize::try_from(room).unwrap_or(usize::MAX);
-        Self { room, batch: Vec::new(), waiting: Queue::default(), pipe: Some(pipe), writer, ends: false }
+        Self {
+            room,
+            batch: Vec::new(),
+            waiting: Queue::default(),
+            pipe: Some(pipe),
+            writer,
+            ends: false,
+            is_full: false,
+        }
     }
 
     /// Takes an entry, which `write` adds to a buffer; or loses it.
@@ -71,6 +81,10 @@ impl Ring {
 
     /// The last entry of the batch, which begins there, is too much, unless the writer takes what is before it.
     fn fit_in(&mut self, begin: usize) {
+        if self.is_full {
+            self.batch.truncate(begin);
+            return;
+        }
         let entry = self.batch.split_off(begin);
         self.flush();
         if self.waiting.is_empty() || self.waiting.len() + entry.len() <= self.room {
@@ -87,6 +101,7 @@ impl Ring {
             self.fail(&error.to_string());
         }
         self.batch.clear();
+        self.is_full = !self.waiting.is_empty();
         if self.ends && self.waiting.is_empty() {
             self.pipe = None;
         }
@@ -102,6 +117,16 @@ impl Ring {
     pub(super) fn end(&mut self) {
         self.ends = true;
         self.flush();
+    }
+
+    /// What is not in the file by now is lost.
+    pub(super) fn give_up(&mut self) {
+        let Some(writer) = &self.writer else { return };
+        // It may have ended by itself.
+        let _ = pidfd_send_signal(writer, Signal::KILL);
+        if self.pipe.is_some() {
+            self.fail("it takes too long");
+        }
     }
 
     /// Whether all that was taken is in the file.

@@ -19,12 +19,13 @@ pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
         // dockerd has not classified this one.
         return Err(ApiError::internal(format!("invalid filter: 'type'='{kind}'")));
     }
+    let (ids, names) = (filters.expressions("id"), filters.expressions("name"));
     let wanted = |network: &caisson_networks::Network| {
         let kind = if network.is_built_in() { "builtin" } else { "custom" };
         let idle = !network.is_built_in() && network.attachments.is_empty();
         filters.any("driver", |driver| network.driver == driver)
-            && filters.found_in("id", &network.id)
-            && filters.found_in("name", &network.name)
+            && ids.are_met_by(&network.id)
+            && names.are_met_by(&network.name)
             && filters.any("scope", |scope| scope == scope_of(network))
             && filters.any("type", |asked| asked == kind)
             && filters.labels("label", &network.labels)
