@@ -9,7 +9,7 @@ use crate::egress::import_debian;
 
 machine_cases![images_go_to_a_registry_in_a_container_and_come_back];
 
-const CONFIG: &str = "version: 0.1\nstorage: {filesystem: {rootdirectory: /images}}\nhttp: {addr: :5000}\n";
+const CONFIG: &str = "version: 0.1\nstorage: {filesystem: {rootdirectory: /images}}\nhttp: {addr: ':5000'}\n";
 
 fn images_go_to_a_registry_in_a_container_and_come_back(machine: &Machine) -> Result<()> {
     import_debian(machine)?;
