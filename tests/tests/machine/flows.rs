@@ -10,14 +10,12 @@ use anyhow::{Context, Result, ensure};
 use caisson_tests::bounded::{Bounded, LIMIT, accept};
 use caisson_tests::machine::{Machine, told};
 use caisson_tests::subject::Subject;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::egress::{HOST, bridge, import_debian, listen, sh};
 
 machine_cases![
     a_port_that_nobody_answers_stays_pending_and_holds_up_nobody,
     a_host_that_reads_slowly_is_waited_for_and_holds_up_nobody,
-    ten_thousand_flows_at_once_take_a_file_each,
     ipv6_and_pings_leave_the_machine,
     a_published_port_shows_the_container_its_client,
 ];
@@ -162,65 +160,6 @@ fn a_host_that_reads_slowly_is_waited_for_and_holds_up_nobody(machine: &Machine)
     is_served(machine, &open)?;
     machine.docker().ok(["rm", "-f", "flood"])?;
     ensure!(hold.try_iter().count() == FLOWS);
-    Ok(())
-}
-
-/// Opens so many connections, one after the other, says that they are open, and keeps them.
-const KEEP: &str = "use Socket; my ($host, $port, $count) = @ARGV; my @all; $| = 1; for (1 .. $count) { \
-    socket(my $s, PF_INET, SOCK_STREAM, 0) or die $!; connect($s, sockaddr_in($port, inet_aton($host))) or die $!; \
-    push @all, $s } print qq(open\\n); sleep";
-
-fn ten_thousand_flows_at_once_take_a_file_each(machine: &Machine) -> Result<()> {
-    /// One container may not have all of them.
-    const CONTAINERS: [&str; 2] = ["keep1", "keep2"];
-    const EACH: usize = 5000;
-    const ALL: usize = CONTAINERS.len() * EACH;
-    raise_file_limit(ALL as u64 + 500)?;
-    import_debian(machine)?;
-    let (listener, port) = listen()?;
-    let accepted =
-        thread::spawn(move || (0..ALL).map(|_| Ok(listener.accept()?.0)).collect::<Result<Vec<_>>>());
-    let (before, each) = (daemon_files(machine)?, EACH.to_string());
-    for name in CONTAINERS {
-        machine.docker().ok([
-            "run",
-            "-d",
-            "--name",
-            name,
-            "debian:small",
-            "perl",
-            "-e",
-            KEEP,
-            HOST,
-            &port,
-            &each,
-        ])?;
-    }
-    for name in CONTAINERS {
-        let log = first_line(machine, name)?;
-        ensure!(log == "open\n", "{name}: {log}");
-    }
-    ensure!(accepted.join().expect("it does not panic")?.len() == ALL);
-    let grown = daemon_files(machine)?.saturating_sub(before);
-    println!("{ALL} connections at once: the daemon has {grown} files more");
-    // The docker commands' own come and go.
-    ensure!(grown < ALL + 100, "{grown}");
-    is_served(machine, &welcoming()?)?;
-    CONTAINERS.iter().try_for_each(|name| machine.docker().ok(["rm", "-f", name]).map(drop))
-}
-
-/// How many files the daemon has open.
-fn daemon_files(machine: &Machine) -> Result<usize> {
-    let daemon = *machine.processes("caisson-host")?.first().context("no daemon")?;
-    Ok(std::fs::read_dir(format!("/proc/{daemon}/fd"))?.count())
-}
-
-/// Lets this process have so many files.
-fn raise_file_limit(wanted: u64) -> Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_some_and(|current| current < wanted) {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })?;
-    }
     Ok(())
 }
 
