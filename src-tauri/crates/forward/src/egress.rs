@@ -25,7 +25,7 @@ use dns::Resolver;
 pub use policy::EgressPolicy;
 
 /// The most flows at once; the guest keeps to the same limit, so more wait only for those that are just ending.
-const MAX_FLOWS: usize = 12_000;
+const MAX_FLOWS: usize = 10_000;
 
 /// How long the guest may take to say where a stream is to go.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);

@@ -12,8 +12,8 @@ use std::rc::Rc;
 
 use tokio::sync::oneshot;
 
-/// The most flows at once: ten thousand, and room for what lingers. The host keeps to the same limit.
-const MAX_FLOWS: usize = 12_000;
+/// The most flows at once; the host keeps to the same limit.
+const MAX_FLOWS: usize = 10_000;
 /// The most flows of one source.
 const MAX_OF_SOURCE: usize = 8_000;
 /// The most flows of one source that wait for the host's answer.
