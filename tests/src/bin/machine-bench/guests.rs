@@ -177,7 +177,7 @@ fn qemu(kernel: &Path, initrd: &Path, netdev: &str) -> Command {
     ])
     .args([
         "-cpu",
-        "max,-la57,-erms,-fsrm",
+        "max,-la57",
         "-smp",
         "2",
         "-m",
