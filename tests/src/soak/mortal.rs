@@ -25,7 +25,7 @@ pub trait Mortal: Subject {
 }
 
 /// What there is of containers.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Traces {
     /// Processes, mounts, links, folders and cgroups.
     pub(super) seen: String,

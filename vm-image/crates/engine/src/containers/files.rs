@@ -81,9 +81,13 @@ fn hosts(
                 return Err(io::Error::other("unable to derive the IP value for host-gateway"));
             }
             Some((name, "host-gateway")) => {
-                others.host_gateways.iter().for_each(|gateway| text += &format!("{gateway}\t{name}\n"));
+                for gateway in others.host_gateways {
+                    let _ = writeln!(text, "{gateway}\t{name}");
+                }
             }
-            Some((name, address)) => text += &format!("{}\t{name}\n", address.trim_matches(['[', ']'])),
+            Some((name, address)) => {
+                let _ = writeln!(text, "{}\t{name}", address.trim_matches(['[', ']']));
+            }
             None => {}
         }
     }

@@ -92,7 +92,7 @@ impl Ways {
         let is_open = |device: &&str| {
             let switched = switch(device, true);
             if let Err(error) = &switched {
-                debug!(%error, device, "published ports of loopback addresses are served by their sockets only");
+                debug!(%error, device, "connections to published ports of loopback addresses are not led");
             }
             switched.is_ok()
         };
