@@ -144,6 +144,15 @@ fn every_older_file_is_compressed_in_the_end_and_none_is_lost() {
     assert_eq!(shim.says(), "");
 }
 
+/// Returns when the shim has seen the end of a process: there is no event for others than its parent.
+fn wait_until_reaped(pid: u32) {
+    let give_up_at = Instant::now() + Duration::from_secs(60);
+    while Path::new(&format!("/proc/{pid}")).exists() {
+        assert!(Instant::now() < give_up_at, "process {pid} is still there");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// The process that writes the log of a shim that does not wait for it.
 fn log_writer(shim: &Shim) -> Pid {
     let children = format!("/proc/{0}/task/{0}/children", shim.process.id());
@@ -206,10 +215,12 @@ fn a_log_that_stands_still_and_is_not_waited_for_holds_up_nothing() {
     let own = own_kib(shim.process.id());
     assert!(own < 1024, "{own} KiB");
     assert!(logged(&shim).is_empty());
-    // Its end waits for the log for a while.
+    // Its end waits for the log for a while, and a signal comes too late for nobody.
+    let Reply::State(State::Running { pid, .. }) = shim.ask(&Request::State).0 else { panic!("it runs") };
     assert_eq!(shim.ask(&Request::Signal { signal: 9 }).0, Reply::Done);
-    std::thread::sleep(Duration::from_millis(300));
+    wait_until_reaped(pid);
     assert!(matches!(shim.ask(&Request::State).0, Reply::State(State::Running { .. })));
+    assert_eq!(shim.ask(&Request::Signal { signal: 9 }).0, Reply::Done);
     kill_process(writer, Signal::CONT).unwrap();
     assert_eq!(shim.wait().code, 137);
     let kept = logged(&shim);
