@@ -28,9 +28,11 @@ cases![
     links_that_change_lead_no_copy_out,
 ];
 
-/// What runc's mounts do in such a race is a matter of luck.
-pub const OURS: &[Case] =
-    &[Case { name: "links_that_change_lead_no_mount_out", run: links_that_change_lead_no_mount_out }];
+/// What dockerd leaves open, or to luck.
+pub const OURS: &[Case] = &[
+    Case { name: "links_that_change_lead_no_mount_out", run: links_that_change_lead_no_mount_out },
+    Case { name: "raw_sockets_are_off_unless_asked_for", run: raw_sockets_are_off_unless_asked_for },
+];
 
 fn run(on: &dyn Subject, args: &[&str]) -> Result<String> {
     let mut all = vec!["run", "--rm"];
@@ -221,13 +223,31 @@ fn what_is_added_to_a_container_is_no_better(on: &dyn Subject) -> Result<()> {
     Ok(())
 }
 
-fn raw_sockets_go_with_their_right(on: &dyn Subject) -> Result<()> {
-    // A packet socket takes the right; that nobody answers is another matter.
+/// Whether a container can make a packet socket. That nobody answers it is another matter.
+fn opens_packets(on: &dyn Subject, options: &[&str]) -> Result<bool> {
     let script = "arping -c1 -w1 -I lo 127.0.0.1 2>&1 | grep -c 'not permitted' || true";
-    ensure!(shell(on, script)? == "0");
-    ensure!(run(on, &["--cap-drop", "NET_RAW", "busybox", "sh", "-c", script])? == "1");
-    ensure!(run(on, &["--cap-drop", "ALL", "busybox", "sh", "-c", script])? == "1");
-    ensure!(run(on, &["--user", "1000", "busybox", "sh", "-c", script])? == "1");
+    Ok(run(on, &[options, &["busybox", "sh", "-c", script]].concat())? == "0")
+}
+
+fn raw_sockets_go_with_their_right(on: &dyn Subject) -> Result<()> {
+    ensure!(opens_packets(on, &["--cap-add", "NET_RAW"])?);
+    ensure!(opens_packets(on, &["--privileged"])?);
+    for without in [["--cap-drop", "NET_RAW"], ["--cap-drop", "ALL"], ["--user", "1000"]] {
+        ensure!(!opens_packets(on, &without)?, "{without:?}");
+    }
+    Ok(())
+}
+
+/// The right is there, so that programs with it on their files start, and nothing comes of it. Ping needs none.
+fn raw_sockets_are_off_unless_asked_for(on: &dyn Subject) -> Result<()> {
+    const RIGHT: u64 = 1 << 13;
+    ensure!(!opens_packets(on, &[])?);
+    ensure!(opens_packets(on, &["--cap-add", "NET_ADMIN"])?);
+    let traced =
+        on.docker().run(["run", "--rm", "busybox", "traceroute", "-I", "-m1", "-q1", "127.0.0.1"])?;
+    ensure!(traced.status != 0 && traced.err.contains("not permitted"), "{traced:?}");
+    let held = shell(on, "ping -c1 127.0.0.1 >/dev/null && awk '/CapEff/ {print $2}' /proc/self/status")?;
+    ensure!(u64::from_str_radix(&held, 16)? & RIGHT != 0, "{held}");
     Ok(())
 }
 

@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn the_default_profile_opens_with_capabilities() {
         let allowed = |caps: &[Capability]| {
-            let profile = crate::defaults::seccomp(&caps.iter().copied().collect()).unwrap().unwrap();
+            let profile = crate::defaults::seccomp(&caps.iter().copied().collect(), true).unwrap().unwrap();
             let rules = profile.syscalls().clone().unwrap();
             rules.iter().any(|rule| rule.names().contains(&"mount".to_string()))
         };

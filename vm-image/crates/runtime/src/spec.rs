@@ -535,7 +535,7 @@ mod tests {
         let capabilities = crate::defaults::CAPABILITIES.into_iter().collect();
         let mut spec = oci::Spec::default();
         let mut linux = oci::Linux::default();
-        linux.set_seccomp(crate::defaults::seccomp(&capabilities).unwrap());
+        linux.set_seccomp(crate::defaults::seccomp(&capabilities, true).unwrap());
         spec.set_linux(Some(linux)).set_mounts(Some(crate::defaults::mounts(1)));
         let read = read(&spec);
         assert_eq!(read.process.args, ["sh"]);

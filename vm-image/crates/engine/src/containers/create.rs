@@ -9,6 +9,7 @@ use tracing::{Instrument, info, trace_span};
 use super::mounts::Mounting;
 use super::mounts::making::Making;
 use super::record::{Definition, Lasting};
+use super::spec::raw_sockets::RawSockets;
 use super::state::{Created, State};
 use super::task::History;
 use super::{Containers, environment, names, networks, ports, remove, spec, users, validate};
@@ -73,6 +74,8 @@ impl Containers {
         let (mounts, _making) = claimed.instrument(trace_span!("create: mounts claimed")).await?;
         let release = |mounts: &[Mounting]| self.ground.release_volumes(&id, mounts.iter(), true);
         let name = self.reserve(&name, &id).inspect_err(|_| release(&mounts))?;
+        let architecture = image.as_ref().map_or("", |image| &image.config.architecture);
+        let raw_sockets = RawSockets::of_new(&host_config, architecture)?;
         let image = image.map(|image| image.id);
         let definition = Definition {
             id: id.clone(),
@@ -84,6 +87,7 @@ impl Containers {
             networks,
             links,
             mounts,
+            raw_sockets,
             path,
             args,
         };

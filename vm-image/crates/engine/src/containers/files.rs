@@ -124,6 +124,7 @@ mod tests {
             networks: Default::default(),
             links: Vec::new(),
             mounts: Vec::new(),
+            raw_sockets: Default::default(),
             path: String::new(),
             args: Vec::new(),
         }

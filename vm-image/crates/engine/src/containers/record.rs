@@ -25,6 +25,7 @@ use serde_json::{Map, Value};
 
 use super::links::LegacyLink;
 use super::mounts::Mounting;
+use super::spec::raw_sockets::RawSockets;
 use super::state::Exited;
 
 /// What this engine writes. It reads that and all before: see [`MIGRATIONS`].
@@ -53,6 +54,9 @@ pub(crate) struct Definition {
     pub(crate) links: Vec<LegacyLink>,
     /// What is mounted besides what every container has.
     pub(crate) mounts: Vec<Mounting>,
+    /// Containers of engines that knew nothing of it could open them.
+    #[serde(default)]
+    pub(crate) raw_sockets: RawSockets,
     /// The first process.
     pub(crate) path: String,
     pub(crate) args: Vec<String>,
@@ -259,6 +263,7 @@ mod tests {
             networks: BTreeMap::new(),
             links: Vec::new(),
             mounts: Vec::new(),
+            raw_sockets: RawSockets::Filtered,
             path: "sh".into(),
             args: Vec::new(),
         }

@@ -109,6 +109,7 @@ pub(super) fn definition(name: &str) -> Definition {
         networks: Default::default(),
         links: Vec::new(),
         mounts: Vec::new(),
+        raw_sockets: Default::default(),
         path: "true".into(),
         args: Vec::new(),
     }

@@ -3,6 +3,8 @@
 //! The engine composes a container's spec from these; the runtime itself has no defaults. Values are moby's
 //! (`daemon/pkg/oci/defaults.go`, `daemon/pkg/oci/caps/defaults.go`).
 
+mod sockets;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -54,12 +56,17 @@ pub fn capability_sets(wanted: &HashSet<Capability>, root: bool) -> LinuxCapabil
     sets
 }
 
-/// The default seccomp profile for a container with these capabilities in its bounding set.
+/// The default seccomp profile for a container with these capabilities in its bounding set: moby's, from which raw and packet sockets
+/// are taken unless the container is to have them.
 ///
 /// # Errors
 /// Only if this kernel's release cannot be understood.
-pub fn seccomp(bounding: &HashSet<Capability>) -> Result<Option<LinuxSeccomp>, ProfileError> {
-    profile::load(SECCOMP_PROFILE, bounding)
+pub fn seccomp(
+    bounding: &HashSet<Capability>,
+    raw_sockets: bool,
+) -> Result<Option<LinuxSeccomp>, ProfileError> {
+    let profile = profile::load(SECCOMP_PROFILE, bounding)?;
+    Ok(if raw_sockets { profile } else { profile.map(sockets::without_raw) })
 }
 
 /// The mounts of every container, in order: `/proc`, `/dev`, `/dev/pts`, `/sys`, `/sys/fs/cgroup`, `/dev/mqueue`, `/dev/shm`.

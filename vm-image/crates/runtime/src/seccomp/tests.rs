@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use oci_spec::runtime::Capability;
+use oci_spec::runtime::{Capability, LinuxSeccomp};
 
 use super::*;
 use crate::defaults;
@@ -50,7 +50,10 @@ fn docker(capabilities: &[Capability]) -> Filter {
 }
 
 fn profile(bounding: &HashSet<Capability>) -> Seccomp {
-    let resolved = defaults::seccomp(bounding).unwrap().unwrap();
+    translated(&defaults::seccomp(bounding, true).unwrap().unwrap())
+}
+
+fn translated(resolved: &LinuxSeccomp) -> Seccomp {
     serde_json::from_value(serde_json::to_value(resolved).unwrap()).unwrap()
 }
 
@@ -79,6 +82,34 @@ fn dockers_profile_means_what_docker_means() {
     assert_eq!(native(&filter, "personality", &[0x4_0000]), EPERM);
     assert_eq!(native(&filter, "socket", &[libc::AF_INET as u64]), ALLOW);
     assert_eq!(native(&filter, "socket", &[libc::AF_VSOCK as u64]), EPERM);
+}
+
+#[test]
+fn raw_sockets_can_be_left_out_and_nothing_else() {
+    let bounding = defaults::CAPABILITIES.into();
+    let filter = |raw| compile(&translated(&defaults::seccomp(&bounding, raw).unwrap().unwrap())).unwrap();
+    let (with, without) = (filter(true), filter(false));
+    let internet = [libc::AF_INET, libc::AF_INET6];
+    for family in 0..64 {
+        // Flags beside the type, as SOCK_CLOEXEC, make no difference.
+        for kind in (0..16).flat_map(|kind| [kind, kind | libc::SOCK_CLOEXEC]) {
+            let arguments = [family, kind].map(|argument| u64::try_from(argument).unwrap());
+            let is_raw = matches!(family, libc::AF_PACKET | libc::AF_XDP)
+                || internet.contains(&family) && !matches!(kind & 0xf, 1 | 2 | 4 | 5 | 6);
+            let expected = if is_raw { EPERM } else { native(&with, "socket", &arguments) };
+            assert_eq!(native(&without, "socket", &arguments), expected, "{family} {kind:#x}");
+        }
+    }
+    let upper_half = 1 << 32;
+    assert_eq!(native(&without, "socket", &[upper_half | 2, 3]), EPERM);
+    assert_eq!(native(&without, "socket", &[upper_half | 17, 3]), EPERM);
+    for name in ["socketpair", "connect", "bind", "clone"] {
+        assert_eq!(native(&without, name, &[]), native(&with, name, &[]), "{name}");
+    }
+    if cfg!(target_arch = "x86_64") {
+        let socketcall = |filter| run(filter, ARCHITECTURES[1].audit, 102, [1, 0, 0, 0, 0, 0]);
+        assert_eq!((socketcall(&with), socketcall(&without)), (ALLOW, EPERM));
+    }
 }
 
 #[test]

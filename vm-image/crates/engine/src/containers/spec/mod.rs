@@ -6,6 +6,7 @@
 mod devices;
 mod limits;
 mod mounts;
+pub(super) mod raw_sockets;
 pub(super) use mounts::binds;
 pub(super) mod rights;
 
@@ -119,7 +120,7 @@ fn process(definition: &Definition, linked: &[String]) -> Result<Process, ApiErr
         own.collect()
     };
     let cwd = if config.working_dir.is_empty() { "/" } else { &config.working_dir };
-    let (capabilities, no_new_privileges) = (rights::capabilities(host)?, rights::no_new_privileges(host)?);
+    let (capabilities, no_new_privileges) = (rights::of(definition)?, rights::no_new_privileges(host)?);
     process
         .set_terminal(Some(config.tty))
         .set_console_size(console_size(host.console_size))
@@ -198,7 +199,7 @@ fn rlimits(definition: &Definition) -> Result<Vec<PosixRlimit>, ApiError> {
 
 fn linux(definition: &Definition, around: &Around<'_>) -> Result<Linux, ApiError> {
     let host = &definition.host_config;
-    let capabilities = rights::capabilities(host)?;
+    let capabilities = rights::of(definition)?;
     let devices = devices::of(host)?;
     let mut resources = limits::resources(host)?;
     resources.set_devices(Some(devices.rules));
@@ -207,7 +208,7 @@ fn linux(definition: &Definition, around: &Around<'_>) -> Result<Linux, ApiError
         .set_namespaces(Some(namespaces(definition, around)?))
         .set_cgroups_path(Some(cgroup_path(definition)))
         .set_resources(Some(resources))
-        .set_seccomp(rights::seccomp(host, &capabilities)?)
+        .set_seccomp(rights::seccomp(host, &capabilities, definition.raw_sockets)?)
         .set_masked_paths(Some(host.masked_paths.clone().unwrap_or_default()))
         .set_readonly_paths(Some(host.readonly_paths.clone().unwrap_or_default()))
         .set_rootfs_propagation(mounts::root_propagation(definition))
@@ -304,6 +305,7 @@ mod tests {
             networks: Default::default(),
             links: Vec::new(),
             mounts: Vec::new(),
+            raw_sockets: Default::default(),
             path: "sh".into(),
             args: vec!["-c".into()],
         }

@@ -7,6 +7,8 @@ use caisson_docker_api::container::HostConfig;
 use caisson_runtime::{defaults, profile};
 use oci_spec::runtime::{Capability, LinuxSeccomp};
 
+use super::raw_sockets::RawSockets;
+use crate::containers::record::Definition;
 use crate::error::{ApiError, chain};
 
 /// Every capability that Linux has, in the order of their numbers (`capability.h`).
@@ -131,7 +133,7 @@ pub(crate) fn complete_options(host: &mut HostConfig) {
 
 /// The capabilities of the container: Docker's default, less what is dropped, and what is added.
 pub(crate) fn capabilities(host: &HostConfig) -> Result<HashSet<Capability>, ApiError> {
-    let added = names("CapAdd", host.cap_add.as_ref().map_or(&[], |list| &list.0))?;
+    let added = added(host)?;
     let dropped = names("CapDrop", host.cap_drop.as_ref().map_or(&[], |list| &list.0))?;
     if host.privileged {
         return everything();
@@ -149,6 +151,20 @@ pub(crate) fn capabilities(host: &HostConfig) -> Result<HashSet<Capability>, Api
     }
     for name in added.iter().filter(|name| *name != "ALL") {
         set.insert(capability(name)?);
+    }
+    Ok(set)
+}
+
+/// What it is to have besides Docker's default, in upper case and without `CAP_`.
+pub(super) fn added(host: &HostConfig) -> Result<Vec<String>, ApiError> {
+    names("CapAdd", host.cap_add.as_ref().map_or(&[], |list| &list.0))
+}
+
+/// The capabilities that a container is started with.
+pub(super) fn of(definition: &Definition) -> Result<HashSet<Capability>, ApiError> {
+    let mut set = capabilities(&definition.host_config)?;
+    if definition.raw_sockets == RawSockets::WithoutRight {
+        set.remove(&Capability::NetRaw);
     }
     Ok(set)
 }
@@ -184,11 +200,12 @@ fn capability(name: &str) -> Result<Capability, ApiError> {
 pub(crate) fn seccomp(
     host: &HostConfig,
     capabilities: &HashSet<Capability>,
+    raw_sockets: RawSockets,
 ) -> Result<Option<LinuxSeccomp>, ApiError> {
     let loaded = match SecurityOptions::parse(host)?.seccomp {
         Some("unconfined") => return Ok(None),
         None | Some("" | "builtin") if host.privileged => return Ok(None),
-        None | Some("" | "builtin") => defaults::seccomp(capabilities),
+        None | Some("" | "builtin") => defaults::seccomp(capabilities, raw_sockets != RawSockets::Filtered),
         Some(json) => profile::load(json, capabilities),
     };
     loaded.map_err(|e| ApiError::invalid(chain(&e)))
@@ -241,8 +258,12 @@ mod tests {
             |option: &str| HostConfig { security_opt: Some(vec![option.into()]), ..HostConfig::default() };
         assert!(no_new_privileges(&with("no-new-privileges")).unwrap());
         assert!(!no_new_privileges(&with("no-new-privileges=false")).unwrap());
-        assert_eq!(seccomp(&with("seccomp=unconfined"), &HashSet::new()).unwrap(), None);
-        assert!(seccomp(&HostConfig::default(), &defaults::CAPABILITIES.into()).unwrap().is_some());
+        assert_eq!(
+            seccomp(&with("seccomp=unconfined"), &HashSet::new(), RawSockets::Filtered).unwrap(),
+            None
+        );
+        let default = seccomp(&HostConfig::default(), &defaults::CAPABILITIES.into(), RawSockets::Filtered);
+        assert!(default.unwrap().is_some());
         assert!(with_warnings("apparmor=docker-default").contains("AppArmor"));
         assert_eq!(with_warnings("apparmor=unconfined") + &with_warnings("label=disable"), "");
         for (option, at) in

@@ -1,0 +1,67 @@
+//! The default profile without raw sockets.
+
+use oci_spec::runtime::{
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompOperator,
+    LinuxSyscall,
+};
+
+/// The families of which a socket may be raw without being of the type `SOCK_RAW`, or that moby's profile has none of.
+const CLOSED: [libc::c_int; 4] = [libc::AF_PACKET, libc::AF_XDP, libc::AF_ALG, libc::AF_VSOCK];
+/// The families of which raw sockets are of a type of their own.
+const INTERNET: [libc::c_int; 2] = [libc::AF_INET, libc::AF_INET6];
+/// Their other types. `SOCK_PACKET`, which is not among them, is another word for `AF_PACKET`.
+const TYPES: [libc::c_int; 5] =
+    [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP];
+/// All families, with room for some more than Linux 6.18 has.
+const FAMILIES: std::ops::Range<libc::c_int> = 0..64;
+/// The kernel looks at the lower half of the argument only.
+const FAMILY_MASK: u64 = 0xffff_ffff;
+/// `SOCK_TYPE_MASK` of `linux/net.h`: the rest are flags.
+const TYPE_MASK: u64 = 0xf;
+
+const DOMAIN: usize = 0;
+const TYPE: usize = 1;
+
+/// Takes raw and packet sockets out of moby's profile, and `socketcall(2)`, by which 32-bit programs would make them: what it is to do lies
+/// in memory, where no filter looks.
+pub(super) fn without_raw(mut profile: LinuxSeccomp) -> LinuxSeccomp {
+    let mut rules = profile.syscalls().clone().unwrap_or_default();
+    for rule in &mut rules {
+        let rest = rule.names().iter().filter(|name| !matches!(name.as_str(), "socket" | "socketcall"));
+        let rest = rest.cloned().collect();
+        rule.set_names(rest);
+    }
+    rules.retain(|rule| !rule.names().is_empty());
+    rules.extend(allowed());
+    profile.set_syscalls(Some(rules));
+    profile
+}
+
+/// Which sockets there are. A rule's conditions on one argument are alternatives.
+fn allowed() -> Vec<LinuxSyscall> {
+    let of_internet = INTERNET.iter().flat_map(|family| {
+        TYPES.map(|kind| rule(vec![masked(DOMAIN, FAMILY_MASK, *family), masked(TYPE, TYPE_MASK, kind)]))
+    });
+    let is_open = |family: &libc::c_int| !CLOSED.contains(family) && !INTERNET.contains(family);
+    let open = FAMILIES.filter(is_open).map(|family| masked(DOMAIN, FAMILY_MASK, family)).collect();
+    of_internet.chain([rule(open)]).collect()
+}
+
+fn rule(conditions: Vec<LinuxSeccompArg>) -> LinuxSyscall {
+    let mut rule = LinuxSyscall::default();
+    rule.set_names(vec!["socket".into()])
+        .set_action(LinuxSeccompAction::ScmpActAllow)
+        .set_args(Some(conditions));
+    rule
+}
+
+/// That an argument, under the mask, is this number.
+fn masked(index: usize, mask: u64, number: libc::c_int) -> LinuxSeccompArg {
+    LinuxSeccompArgBuilder::default()
+        .index(index)
+        .value(mask)
+        .value_two(u64::from(number.unsigned_abs()))
+        .op(LinuxSeccompOperator::ScmpCmpMaskedEq)
+        .build()
+        .expect("every field has a default")
+}
