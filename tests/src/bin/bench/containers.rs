@@ -1,5 +1,7 @@
 //! Containers: their starts and execs, and what engines and shims hold in memory.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use caisson_tests::engine::{Engine, Kind};
 use caisson_tests::subject::Subject;
@@ -9,6 +11,9 @@ use crate::measure::{Pair, Work, in_turn};
 
 /// A container that runs all the time: processes are added to it, and its shim is weighed.
 const AT_WORK: &str = "at-work";
+
+/// Longer than our engine waits until it gives memory back.
+const IDLE: Duration = Duration::from_secs(20);
 
 const WORK: &[(&str, Work)] = &[
     ("docker version (the CLI's floor)", |on| on.docker().ok(["version"]).map(drop)),
@@ -31,6 +36,8 @@ pub(crate) fn run(engines: &Pair) -> Result<()> {
     for (name, work) in WORK {
         in_turn(engines, name, *work)?;
     }
+    // An idle engine is one that nobody has asked for anything for a while.
+    std::thread::sleep(IDLE);
     engines.row("engine's resident memory, MiB", resident_mib)?;
     engines.row("a shim's resident memory, MiB", shim_mib)?;
     for engine in engines.both() {

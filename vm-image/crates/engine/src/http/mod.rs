@@ -19,6 +19,7 @@ pub(crate) mod form;
 pub(crate) mod hijack;
 pub(crate) mod images;
 pub(crate) mod networks;
+mod quiet;
 pub(crate) mod reply;
 pub(crate) mod routes;
 pub(crate) mod server;

@@ -18,6 +18,7 @@ use tracing::{Instrument, debug, error, info_span, warn};
 use super::call::Call;
 use super::form::{self, Form};
 use super::hijack::{ConnectionIo, Hijacker, closing};
+use super::quiet::{Calls, give_back};
 use super::reply::{self, Reply};
 use super::routes::Hijacks;
 use super::{absent, routes, version};
@@ -32,10 +33,15 @@ const UNWANTED_TIME: Duration = Duration::from_secs(5);
 
 /// Serves clients until the listener fails for good; ends only by being dropped.
 pub(crate) async fn serve(listener: UnixListener, engine: Arc<Engine>) {
+    let calls = Arc::new(Calls::default());
+    tokio::join!(accept(listener, engine, &calls), give_back(&calls));
+}
+
+async fn accept(listener: UnixListener, engine: Arc<Engine>, calls: &Arc<Calls>) {
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
-                tokio::spawn(connection(socket, engine.clone()));
+                tokio::spawn(connection(socket, engine.clone(), calls.clone()));
             }
             Err(error) => {
                 // Out of descriptors, most likely: those that are served now give some back.
@@ -46,8 +52,16 @@ pub(crate) async fn serve(listener: UnixListener, engine: Arc<Engine>) {
     }
 }
 
-async fn connection(socket: UnixStream, engine: Arc<Engine>) {
-    carry(socket, |hijacker, request| Box::pin(answer(engine.clone(), hijacker, request))).await;
+async fn connection(socket: UnixStream, engine: Arc<Engine>, calls: Arc<Calls>) {
+    let answer = |hijacker, request| -> BoxFuture<'static, Reply> {
+        let (engine, calls) = (engine.clone(), calls.clone());
+        Box::pin(async move {
+            let reply = answer(engine, hijacker, request).await;
+            calls.count();
+            reply
+        })
+    };
+    carry(socket, answer).await;
 }
 
 /// Serves a connection until it ends or is taken over.
