@@ -106,6 +106,7 @@ fn a_newer_engine_takes_over_what_an_older_one_left(engine: &Engine) -> Result<(
     docker.ok(["stop", "older"])?;
     ensure!(state(engine, "older")? == "exited 4" && docker.ok(["logs", "older"])? == "up\ndown");
     docker.ok(["start", "ended"])?;
+    ensure!(docker.ok(["wait", "ended"])? == "0");
     docker.ok(["rm", "older", "ended"])?;
     Ok(())
 }
