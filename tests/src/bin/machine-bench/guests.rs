@@ -177,7 +177,7 @@ fn qemu(kernel: &Path, initrd: &Path, netdev: &str) -> Command {
     ])
     .args([
         "-cpu",
-        "max,-la57",
+        "max,-la57,-erms,-fsrm",
         "-smp",
         "2",
         "-m",
@@ -188,7 +188,7 @@ fn qemu(kernel: &Path, initrd: &Path, netdev: &str) -> Command {
         "none",
     ])
     .args(["-no-reboot", "-append"])
-    .arg("quiet reboot=t panic=-1 no_timer_check init_on_alloc=0 nokaslr nopti no5lvl")
+    .arg("quiet reboot=t panic=-1 no_timer_check maxcpus=1 init_on_alloc=0 nokaslr nopti no5lvl")
     .arg("-kernel")
     .arg(kernel)
     .arg("-initrd")

@@ -84,6 +84,7 @@ const OPEN_FILES: u64 = 1_048_576;
 /// Brings the machine up to the point where it can run programs; returns what the data disk is called.
 pub(crate) fn bring_up() -> anyhow::Result<PathBuf> {
     mount_all(&EARLY)?;
+    start_processors(Path::new("/sys/devices/system/cpu"));
     let modules = Path::new(modules::DIR);
     let index = Index::read(modules)?;
     modules::load_for_devices(modules, &index)?;
@@ -100,6 +101,18 @@ pub(crate) fn bring_up() -> anyhow::Result<PathBuf> {
     caisson_sys::loopback::up().context("could not bring up the loopback interface")?;
     tracing::info!("the root is ready");
     Ok(disks.data)
+}
+
+/// Starts the processors that the kernel was told to leave to us (`maxcpus=`). Without one the machine is only slower.
+fn start_processors(processors: &Path) {
+    for processor in fs::read_dir(processors).into_iter().flatten().flatten() {
+        // Only processors have the file, and not the first one where it cannot be stopped.
+        let switch = processor.path().join("online");
+        let waits = fs::read_to_string(&switch).is_ok_and(|state| state.trim_end() == "0");
+        if waits && let Err(error) = fs::write(&switch, "1") {
+            tracing::warn!("could not start the processor {}: {error}", switch.display());
+        }
+    }
 }
 
 fn mount_all(mounts: &[Mount]) -> anyhow::Result<()> {
@@ -185,6 +198,26 @@ pub(crate) fn adjust(settings: &[(&str, &str)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_that_wait_are_started() {
+        let processors = tempfile::tempdir().unwrap();
+        let at = |name: &str| processors.path().join(name);
+        // A file of this name lists the processors that run.
+        fs::write(at("online"), "0\n").unwrap();
+        for (name, state) in [("cpu0", None), ("cpu1", Some("0\n")), ("cpu2", Some("1\n")), ("cpufreq", None)]
+        {
+            fs::create_dir(at(name)).unwrap();
+            if let Some(state) = state {
+                fs::write(at(name).join("online"), state).unwrap();
+            }
+        }
+        start_processors(processors.path());
+        let state = |name: &str| fs::read_to_string(at(name).join("online")).ok();
+        assert_eq!(state("cpu1").as_deref(), Some("1"));
+        assert_eq!(state("cpu2").as_deref(), Some("1\n"));
+        assert_eq!((state("cpu0"), state("cpufreq")), (None, None));
+    }
 
     #[test]
     fn only_a_disk_with_erofs_is_the_root() {
