@@ -81,7 +81,11 @@ impl Device {
     /// Takes in what the guest has sent, at most a whole ring's: a guest that never stops must not keep the host from answering.
     /// Gives how many bytes of data that was.
     fn receive_some(&mut self, memory: &Memory, ring: &Ring) -> Result<usize, RingError> {
-        let (mut any, mut bytes) = (false, 0);
+        telling(ring, || self.receive_packets(memory, ring))
+    }
+
+    fn receive_packets(&mut self, memory: &Memory, ring: &Ring) -> Result<usize, RingError> {
+        let mut bytes = 0;
         let memory = memory.memory();
         for _ in 0..RING_SIZE {
             let chain = ring.get_mut().get_queue_mut().pop_descriptor_chain(memory.clone());
@@ -96,10 +100,6 @@ impl Device {
                 }
             }
             ring.add_used(head, 0)?;
-            any = true;
-        }
-        if any && ring.needs_notification()? {
-            ring.signal_used_queue()?;
         }
         Ok(bytes)
     }
@@ -115,7 +115,11 @@ impl Device {
 
     /// Gives the guest all that fits into the buffers that it has laid out, and tells how many bytes of data that was.
     fn send_all(&mut self, memory: &Memory, ring: &Ring) -> Result<usize, RingError> {
-        let (mut any, mut bytes) = (false, 0);
+        telling(ring, || self.send_packets(memory, ring))
+    }
+
+    fn send_packets(&mut self, memory: &Memory, ring: &Ring) -> Result<usize, RingError> {
+        let mut bytes = 0;
         let memory = memory.memory();
         loop {
             let mut mux = self.shared.mux();
@@ -133,13 +137,20 @@ impl Device {
             io::Write::write_all(&mut writer, &self.data)?;
             bytes += self.data.len();
             ring.add_used(head, HEADER as u32 + packet.len)?;
-            any = true;
-        }
-        if any && ring.needs_notification()? {
-            ring.signal_used_queue()?;
         }
         Ok(bytes)
     }
+}
+
+/// Goes over a ring and tells the guest of what was used of it, also if something that lay behind that makes no sense.
+fn telling(ring: &Ring, go_over: impl FnOnce() -> Result<usize, RingError>) -> Result<usize, RingError> {
+    let used = || ring.get_ref().get_queue().next_used();
+    let before = used();
+    let bytes = go_over();
+    if used() != before && ring.needs_notification()? {
+        ring.signal_used_queue()?;
+    }
+    bytes
 }
 
 /// Why a ring could not be gone on with: the guest laid it out wrongly.

@@ -51,15 +51,31 @@ impl Side {
 
     /// Lays out a buffer that holds `bytes`, or one that the device may write into.
     fn lay_out(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            Some(bytes) => self.lay_out_as(bytes, bytes.len() as u32, 0),
+            None => self.make_room(BUFFER_BYTES),
+        }
+    }
+
+    /// Lays out a buffer that the device may write so much into.
+    fn make_room(&mut self, length: u32) {
+        self.lay_out_as(&[], length, WRITABLE);
+    }
+
+    fn lay_out_as(&mut self, bytes: &[u8], length: u32, flags: u16) {
         let slot = u64::from(self.laid_out % SIZE);
         let at = 0x3000 + slot * u64::from(BUFFER_BYTES);
-        let (length, flags) = bytes.map_or((BUFFER_BYTES, WRITABLE), |bytes| (bytes.len() as u32, 0));
-        self.put(at, bytes.unwrap_or_default());
+        self.put(at, bytes);
         let address = (self.base + at).to_le_bytes();
         self.put(slot * 16, &[&address[..], &length.to_le_bytes(), &flags.to_le_bytes(), &[0, 0]].concat());
         self.put(0x1004 + slot * 2, &(slot as u16).to_le_bytes());
         self.laid_out += 1;
         self.put(0x1002, &self.laid_out.to_le_bytes());
+    }
+
+    /// How many buffers the device has used.
+    fn used(&self) -> u16 {
+        self.ring.get_ref().get_queue().next_used()
     }
 
     /// From which used buffer on the guest wants to be woken (`used_event`).
@@ -159,6 +175,22 @@ fn what_lies_behind_nonsense_is_looked_at() {
     let rings = [bench.to_guest.ring.clone(), bench.from_guest.ring.clone()];
     bench.device.handle_event(1, EventSet::IN, &rings, 0).unwrap();
     assert_eq!(bench.from_guest.is_to_tell_at(), 4, "with the next packet");
+}
+
+#[test]
+fn what_was_used_before_nonsense_is_told() {
+    let mut bench = Bench::new(Duration::ZERO);
+    bench.device.memory = Some(bench.memory.clone());
+    bench.from_guest.lay_out(Some(&NOTHING));
+    bench.from_guest.lay_out(Some(&[7; 3]));
+    bench.to_guest.lay_out(None);
+    bench.to_guest.make_room(3);
+    bench.ask_guest();
+    bench.ask_guest();
+    let rings = [bench.to_guest.ring.clone(), bench.from_guest.ring.clone()];
+    bench.device.handle_event(1, EventSet::IN, &rings, 0).unwrap();
+    assert_eq!((bench.from_guest.used(), bench.to_guest.used()), (1, 1));
+    assert_eq!((bench.from_guest.was_woken(), bench.to_guest.was_woken()), (true, true));
 }
 
 #[test]
