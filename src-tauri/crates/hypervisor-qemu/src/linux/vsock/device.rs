@@ -61,6 +61,9 @@ impl Device {
     ///
     /// While much goes over them they are looked at again after a pause, without anybody having to tell: to tell a device, and
     /// to be interrupted, costs an emulated guest far more than the bytes do.
+    ///
+    /// A guest that asks for more than it takes is waited for: what it says stays in its ring until it has made room for the
+    /// answers, of which it tells.
     fn serve(&mut self, memory: &Memory, to_guest: &Ring, from_guest: &Ring) -> Result<(), RingError> {
         loop {
             from_guest.disable_notification()?;
@@ -69,7 +72,7 @@ impl Device {
                 thread::sleep(self.pause);
                 continue;
             }
-            let more = from_guest.enable_notification()?;
+            let more = !self.shared.mux().is_full() && from_guest.enable_notification()?;
             // New room is of interest only while something waits for it.
             let room = self.shared.mux().has_packet() && to_guest.enable_notification()?;
             if !more && !room {
@@ -88,6 +91,9 @@ impl Device {
         let mut bytes = 0;
         let memory = memory.memory();
         for _ in 0..RING_SIZE {
+            if self.shared.mux().is_full() {
+                break;
+            }
             let chain = ring.get_mut().get_queue_mut().pop_descriptor_chain(memory.clone());
             let Some(chain) = chain else { break };
             let head = chain.head_index();

@@ -20,6 +20,11 @@ use super::packet::{NO_MORE_RECEIVE, NO_MORE_SEND, Op, Packet, Ports};
 const BUFFER: u32 = 256 << 10;
 /// How much is taken out before the guest is told so, if nothing else is said to it.
 const TELL_AFTER: u32 = BUFFER / 4;
+/// How many answers the guest may have coming before no more of its packets are looked at. They take 2 MB, and a guest that takes
+/// what it is sent never has so many, not even while ten thousand of its streams end and as many begin. One that was stopped
+/// sooner might stand still for good: Linux looks at nothing that it is sent while as many answers of its own as fit into a ring wait to be
+/// taken (`virtio_transport_more_replies` in net/vmw_vsock/virtio_transport.c).
+const MAX_ANSWERS: usize = 1 << 16;
 /// Where the host's own ports begin: above all that are given names.
 const FIRST_PORT: u32 = 1 << 30;
 
@@ -45,6 +50,8 @@ pub(super) struct Mux {
     wired: HashMap<Ports, StreamId>,
     /// Packets without data, which go first.
     control: VecDeque<Packet>,
+    /// How many of those answer a packet of the guest's: all but what asks for a stream. Only the guest's own flood holds it up.
+    answers: usize,
     /// Streams that may have something for the guest.
     ready: VecDeque<StreamId>,
     last: u64,
@@ -208,7 +215,7 @@ impl Mux {
             Op::Reset => self.cut(id),
             Op::CreditRequest => {
                 let update = stream.packet(Op::CreditUpdate, 0, 0);
-                self.control.push_back(update);
+                self.answer(update);
             }
             Op::CreditUpdate => {}
             Op::Request => self.reset(id),
@@ -228,7 +235,7 @@ impl Mux {
             }
             Op::Reset => None,
             _ => {
-                self.control.push_back(reset_of(packet.ports));
+                self.answer(reset_of(packet.ports));
                 None
             }
         }
@@ -238,7 +245,7 @@ impl Mux {
     pub(super) fn accept(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
             let response = stream.packet(Op::Response, 0, 0);
-            self.control.push_back(response);
+            self.answer(response);
         }
     }
 
@@ -253,9 +260,19 @@ impl Mux {
     /// Ends a stream at once, on both sides. What the guest has sent can still be read.
     fn reset(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get(&id) {
-            self.control.push_back(reset_of(stream.ports));
+            self.answer(reset_of(stream.ports));
         }
         self.cut(id);
+    }
+
+    fn answer(&mut self, packet: Packet) {
+        self.answers += 1;
+        self.control.push_back(packet);
+    }
+
+    /// Whether nothing more is to be [received](Self::receive) before the guest has taken some of what there is for it.
+    pub(super) fn is_full(&self) -> bool {
+        self.answers >= MAX_ANSWERS
     }
 
     /// Asks the guest for a stream to a port; `opened` is told whether it accepts.
@@ -342,6 +359,9 @@ impl Mux {
     pub(super) fn next_packet(&mut self, most: usize, data: &mut Vec<u8>) -> Option<Packet> {
         data.clear();
         if let Some(packet) = self.control.pop_front() {
+            if packet.op != Op::Request {
+                self.answers -= 1;
+            }
             return Some(packet);
         }
         if !self.has_packet() {
@@ -362,6 +382,7 @@ impl Mux {
             self.cut(id);
         }
         self.control.clear();
+        self.answers = 0;
     }
 
     /// Reads what the guest has sent, for the host's end. `true` if the guest has to be told.

@@ -69,7 +69,7 @@ impl Side {
         let address = (self.base + at).to_le_bytes();
         self.put(slot * 16, &[&address[..], &length.to_le_bytes(), &flags.to_le_bytes(), &[0, 0]].concat());
         self.put(0x1004 + slot * 2, &(slot as u16).to_le_bytes());
-        self.laid_out += 1;
+        self.laid_out = self.laid_out.wrapping_add(1);
         self.put(0x1002, &self.laid_out.to_le_bytes());
     }
 
@@ -124,14 +124,19 @@ impl Bench {
     }
 }
 
+/// A packet of the guest's of a stream that is none.
+fn stray(op: Op, len: u32) -> Vec<u8> {
+    let ports = Ports { host: 1, guest: 1 };
+    let mut bytes = Packet { ports, op, flags: 0, len, buf_alloc: 0, fwd_cnt: 0 }.to_guest();
+    bytes[0..8].copy_from_slice(&GUEST_CID.to_le_bytes());
+    bytes[8..16].copy_from_slice(&HOST_CID.to_le_bytes());
+    bytes.to_vec()
+}
+
 /// As much data of the guest's as goes into a buffer, of a stream that is none.
 fn data() -> Vec<u8> {
     let len = BUFFER_BYTES - HEADER as u32;
-    let ports = Ports { host: 1, guest: 1 };
-    let mut bytes = Packet { ports, op: Op::Data, flags: 0, len, buf_alloc: 0, fwd_cnt: 0 }.to_guest();
-    bytes[0..8].copy_from_slice(&GUEST_CID.to_le_bytes());
-    bytes[8..16].copy_from_slice(&HOST_CID.to_le_bytes());
-    [&bytes[..], &vec![7; len as usize]].concat()
+    [stray(Op::Data, len), vec![7; len as usize]].concat()
 }
 
 #[test]
@@ -191,6 +196,37 @@ fn what_was_used_before_nonsense_is_told() {
     bench.device.handle_event(1, EventSet::IN, &rings, 0).unwrap();
     assert_eq!((bench.from_guest.used(), bench.to_guest.used()), (1, 1));
     assert_eq!((bench.from_guest.was_woken(), bench.to_guest.was_woken()), (true, true));
+}
+
+#[test]
+fn a_guest_that_does_not_take_its_answers_is_not_listened_to_until_it_does() {
+    let mut bench = Bench::new(Duration::ZERO);
+    let question = stray(Op::CreditRequest, 0);
+    let packet = Packet::from_guest(question.as_slice().try_into().unwrap()).unwrap();
+    let mut asked = 0;
+    let mut mux = bench.device.shared.mux();
+    while !mux.is_full() {
+        mux.receive(packet, b"");
+        asked += 1;
+    }
+    drop(mux);
+    for _ in 0..SIZE {
+        bench.from_guest.lay_out(Some(&question));
+    }
+    bench.serve();
+    assert_eq!(bench.from_guest.used(), 0, "what it says stays where it is");
+    bench.to_guest.lay_out(None);
+    bench.serve();
+    assert_eq!((bench.from_guest.used(), bench.to_guest.used()), (1, 1), "as much as it takes");
+    assert_eq!(bench.to_guest.is_to_tell_at(), 1, "with the next buffer");
+    let mut taken = 1;
+    while bench.device.shared.mux().has_packet() {
+        bench.to_guest.lay_out(None);
+        bench.serve();
+        taken += 1;
+    }
+    assert_eq!(bench.from_guest.used(), SIZE);
+    assert_eq!(taken, asked + usize::from(SIZE), "each is answered");
 }
 
 #[test]

@@ -188,6 +188,33 @@ fn what_belongs_to_no_stream_is_reset_and_what_nobody_takes_is_refused() {
 }
 
 #[test]
+fn answers_that_the_guest_does_not_take_fill_it_and_what_the_host_asks_does_not() {
+    let mut bench = bench();
+    let (_, ports) = bench.stream();
+    for _ in 0..MAX_ANSWERS {
+        bench.mux.open(GuestVsockPort(5), oneshot::channel().0);
+    }
+    assert!(!bench.mux.is_full());
+    let stray = Ports { host: 9, guest: 9 };
+    for turn in 0..MAX_ANSWERS / 2 {
+        bench.guest_says(ports, Op::CreditRequest, 0, b"");
+        assert!(!bench.mux.is_full(), "in turn {turn}");
+        bench.guest_says(stray, Op::CreditRequest, 0, b"");
+    }
+    assert!(bench.mux.is_full());
+    for _ in 0..MAX_ANSWERS {
+        assert_eq!(bench.for_guest().unwrap().0, Op::Request);
+    }
+    assert!(bench.mux.is_full(), "none of those was an answer");
+    assert_eq!(bench.for_guest().unwrap().0, Op::CreditUpdate);
+    assert!(!bench.mux.is_full());
+    bench.guest_says(stray, Op::CreditRequest, 0, b"");
+    assert!(bench.mux.is_full());
+    bench.mux.close();
+    assert!(!bench.mux.is_full());
+}
+
+#[test]
 fn all_ends_with_the_machine() {
     let mut bench = bench();
     let (id, _) = bench.stream();
