@@ -25,6 +25,8 @@ const TELL_AFTER: u32 = BUFFER / 4;
 /// sooner might stand still for good: Linux looks at nothing that it is sent while as many answers of its own as fit into a ring wait to be
 /// taken (`virtio_transport_more_replies` in net/vmw_vsock/virtio_transport.c).
 const MAX_ANSWERS: usize = 1 << 16;
+/// How many streams there may be before the guest is refused one more. One that the host has let go of is there until the guest has, too.
+const MAX_STREAMS: usize = 1 << 16;
 /// Where the host's own ports begin: above all that are given names.
 const FIRST_PORT: u32 = 1 << 30;
 
@@ -226,7 +228,7 @@ impl Mux {
 
     fn receive_unknown(&mut self, packet: Packet) -> Option<Arrival> {
         match packet.op {
-            Op::Request if !self.closed => {
+            Op::Request if !self.closed && self.streams.len() < MAX_STREAMS => {
                 let stream = self.insert(packet.ports, None);
                 let entry = self.streams.get_mut(&stream)?;
                 entry.guest_holds = packet.buf_alloc;

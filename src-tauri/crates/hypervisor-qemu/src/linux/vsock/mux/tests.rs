@@ -215,6 +215,23 @@ fn answers_that_the_guest_does_not_take_fill_it_and_what_the_host_asks_does_not(
 }
 
 #[test]
+fn a_guest_that_lets_go_of_no_stream_is_refused_more() {
+    let mut bench = bench();
+    let ports = |guest| Ports { host: LISTENING, guest };
+    for guest in 0..MAX_STREAMS as u32 {
+        let arrival = bench.guest_says(ports(guest), Op::Request, 0, b"").unwrap();
+        bench.mux.accept(arrival.stream);
+        bench.mux.abandon(arrival.stream);
+        while bench.for_guest().is_some() {}
+    }
+    let one_more = ports(MAX_STREAMS as u32);
+    assert_eq!(bench.guest_says(one_more, Op::Request, 0, b""), None);
+    assert_eq!(bench.for_guest().unwrap().0, Op::Reset);
+    bench.guest_says(ports(0), Op::Reset, 0, b"");
+    assert!(bench.guest_says(one_more, Op::Request, 0, b"").is_some());
+}
+
+#[test]
 fn all_ends_with_the_machine() {
     let mut bench = bench();
     let (id, _) = bench.stream();
