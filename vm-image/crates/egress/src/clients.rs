@@ -7,16 +7,23 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
+use crate::keepalive;
 use crate::link::{ADDRESS_V4, ADDRESS_V6};
 
-/// Connects to a container. It sees `client`, if there is one and that can be.
+/// Connects to a container. It sees `client`, if there is one and that can be. The connection ends when the container is gone.
 ///
 /// # Errors
 /// What connect(2) says.
 pub async fn connect(to: SocketAddr, client: Option<SocketAddr>) -> io::Result<TcpStream> {
+    let stream = connect_as(client, to).await?;
+    keepalive::set(&SockRef::from(&stream))?;
+    Ok(stream)
+}
+
+async fn connect_as(client: Option<SocketAddr>, to: SocketAddr) -> io::Result<TcpStream> {
     if let Some(socket) = client.and_then(|client| bound_to(client, to, Type::STREAM).ok()) {
         match TcpSocket::from_std_stream(socket.into()).connect(to).await {
             // The client uses its port again before the kernel has forgotten the connection before.

@@ -17,6 +17,7 @@
 //!   that there is no way, is told to the sender as its own kernel would tell it (ICMP).
 //! - **Pings** are held and answered like connections; the answers are made here.
 //! - **Published ports** are the other way round: [`clients`] connects to containers in the name of who came to the host.
+//!   Connections with a container that is gone end by themselves, whichever side began them (`keepalive`).
 //! - **DNS**: 127.0.0.1:53 leads to the host's resolver, and so does [`DNS_ADDRESS`], which containers can reach.
 //!
 //! Everything here is tasks of one thread, none of which waits for another; an idle flow holds no buffer. If this ends,
@@ -31,6 +32,7 @@ mod dns;
 mod echo;
 mod flows;
 mod host;
+mod keepalive;
 mod link;
 mod packet;
 mod queue;

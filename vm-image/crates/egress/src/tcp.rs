@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use crate::decided::{Decided, Ends, Stage};
 use crate::flows::{Flows, Place};
 use crate::host::{Flow, Host, ask};
+use crate::keepalive;
 use crate::queue::{Queue, Verdict};
 use crate::rules;
 
@@ -47,6 +48,7 @@ fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    keepalive::set(&socket)?;
     socket.bind(&at.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())

@@ -14,11 +14,12 @@ use caisson_guest_proto::{
 };
 use caisson_sys::netns::{self, Netns};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::io::{AsyncRead, AsyncWrite, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, split};
 use tokio::net::UnixStream;
 use tokio::task::LocalSet;
+use tokio::time::timeout;
 
-use crate::{Egress, Host};
+use crate::{Egress, Host, clients};
 
 /// Nothing here waits so long unless it is broken.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -331,6 +332,55 @@ fn a_reset_goes_through_both_ways() {
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         assert_eq!(tell.recv_timeout(LIMIT).unwrap(), io::ErrorKind::ConnectionReset);
+    });
+}
+
+/// Cuts the container off: nothing that its kernel says arrives any more.
+fn cut_off(world: &World) {
+    world.inside(|| run("ip link set inner down"));
+}
+
+#[test]
+fn a_connection_of_a_container_that_is_gone_ends() {
+    in_world(|world| {
+        let (told, tell) = std_mpsc::channel();
+        let servers = [OUTSIDE, OUTSIDE_V6].map(|ip| {
+            let told = told.clone();
+            world.server(ip, move |mut server| {
+                server.read_exact(&mut [0]).unwrap();
+                told.send(None).unwrap();
+                told.send(Some(server.read(&mut [0]).unwrap_err().kind())).unwrap();
+            })
+        });
+        let clients = servers.map(|to| {
+            let mut client = world.inside(|| connect(to)).unwrap();
+            client.write_all(b"x").unwrap();
+            assert_eq!(tell.recv_timeout(LIMIT), Ok(None), "{to}: it is there");
+            client
+        });
+        cut_off(world);
+        for _ in &clients {
+            assert_eq!(tell.recv_timeout(LIMIT), Ok(Some(io::ErrorKind::ConnectionReset)));
+        }
+    });
+}
+
+#[test]
+fn a_connection_to_a_container_that_is_gone_ends() {
+    in_world(|world| {
+        let listener = world.inside(|| TcpListener::bind("172.17.0.2:0").unwrap());
+        let to = listener.local_addr().unwrap();
+        on_a_loop(async {
+            let unnamed = clients::connect(to, None).await.unwrap();
+            let named = clients::connect(to, Some("203.0.113.7:4321".parse().unwrap())).await.unwrap();
+            let connections = [unnamed, named];
+            let _accepted = connections.each_ref().map(|_| listener.accept().unwrap());
+            cut_off(world);
+            for mut connection in connections {
+                let ended = timeout(LIMIT, connection.read_u8()).await.expect("it ends").unwrap_err();
+                assert_ne!(ended.kind(), io::ErrorKind::UnexpectedEof, "nobody said that it does");
+            }
+        });
     });
 }
 
