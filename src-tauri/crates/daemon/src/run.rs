@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 pub(crate) const CONTEXT: &str = "caisson";
 
 /// What everything at its own limit takes. A connection is two files, and so is a flow out of the machine: 16,384 through published
-/// ports, 10,000 flows, 1,024 Docker clients and 256 of the window and commands make 55,328. The 4,096 ports have a listener
+/// ports, 10,496 flows, 1,024 Docker clients and 256 of the window and commands make 56,320. The 4,096 ports have a listener
 /// each, and each may have a client that waits for a place: 8,192. The rest is for files, logs and the hypervisor.
 const OPEN_FILES: u64 = 65_536;
 

@@ -11,7 +11,7 @@ mod policy;
 mod tcp;
 mod udp;
 
-use caisson_guest_proto::{EgressRefusal, EgressReply, EgressRequest, read_frame, write_frame};
+use caisson_guest_proto::{EgressRefusal, EgressReply, EgressRequest, MAX_FLOWS, read_frame, write_frame};
 use caisson_hypervisor::VsockStream;
 use std::{io, sync::Arc, time::Duration};
 use tokio::{
@@ -24,15 +24,16 @@ use tracing::debug;
 use dns::Resolver;
 pub use policy::EgressPolicy;
 
-/// The most flows at once; the guest keeps to the same limit, so more wait only for those that are just ending.
-const MAX_FLOWS: usize = 10_000;
+/// The most streams at once: the guest's flows, and beside them its queries to the resolver and what has ended there and is just ending here.
+/// More of those wait until one has ended; a connection's first packet, or a query, waits with them.
+const MAX_STREAMS: usize = MAX_FLOWS + 256;
 
 /// How long the guest may take to say where a stream is to go.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
 /// Serves the flows of the guest that come out of `streams` until it ends; they end with it.
 pub async fn serve_egress(mut streams: mpsc::Receiver<VsockStream>, policy: EgressPolicy) {
-    let places = Arc::new(Semaphore::new(MAX_FLOWS));
+    let places = Arc::new(Semaphore::new(MAX_STREAMS));
     let shared = Arc::new((policy, Resolver::default()));
     let mut flows = JoinSet::new();
     loop {

@@ -10,10 +10,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use caisson_guest_proto::MAX_FLOWS;
 use tokio::sync::oneshot;
 
-/// The most flows at once; the host keeps to the same limit.
-const MAX_FLOWS: usize = 10_000;
 /// The most flows of one source.
 const MAX_OF_SOURCE: usize = 8_000;
 /// The most flows of one source that wait for the host's answer.
@@ -218,7 +217,7 @@ mod tests {
         let flows = Flows::default();
         let mut greedy: Vec<Place> = (0..MAX_PENDING).map(|_| enter(&flows, ONE)).collect();
         let mut modest: Vec<Place> = (0..MAX_PENDING - 1).map(|_| enter(&flows, OTHER)).collect();
-        let new = [enter(&flows, "10.0.0.3"), enter(&flows, "10.0.0.3")];
+        let new: Vec<Place> = (counted(&flows).0..=MAX_FLOWS).map(|_| enter(&flows, "10.0.0.3")).collect();
         assert!(is_displaced(&mut greedy[0]).await && !is_displaced(&mut modest[0]).await);
         assert_eq!(counted(&flows).0, MAX_FLOWS);
         drop((greedy, modest, new));

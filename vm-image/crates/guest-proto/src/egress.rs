@@ -18,6 +18,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// It is one of the addresses that are set aside for protocols (192.0.0.0/24, RFC 6890), so no network has it.
 pub const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 254);
 
+/// The most flows that the guest has at once: ten thousand, and some room for what lingers and for whoever comes beside them. The
+/// stream of its queries to the resolver is none of them.
+pub const MAX_FLOWS: usize = 10_240;
+
 /// The first and only frame that the guest sends on an EGRESS stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]

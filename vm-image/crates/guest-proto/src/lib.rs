@@ -32,7 +32,8 @@ mod relay;
 pub use control::{BootStage, FromGuest, ToGuest, UnixNanos, VersionMismatch, check_protocol};
 pub use duplex::Duplex;
 pub use egress::{
-    EgressRefusal, EgressReply, EgressRequest, HOST_ADDRESS, MAX_MESSAGE, read_message, write_message,
+    EgressRefusal, EgressReply, EgressRequest, HOST_ADDRESS, MAX_FLOWS, MAX_MESSAGE, read_message,
+    write_message,
 };
 pub use frame::{FrameError, FrameReader, MAX_FRAME, read_frame, write_frame};
 pub use host::{
