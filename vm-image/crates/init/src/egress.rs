@@ -20,6 +20,11 @@ const RESOLV_CONF: &str = "/run/resolv.conf";
 const TRACKED: [(&str, &str); 2] =
     [("net/netfilter/nf_conntrack_buckets", "65536"), ("net/netfilter/nf_conntrack_max", "262144")];
 
+/// How many packets between the machine and its containers may wait for a processor: as many as tell the ends of all connections that
+/// leave the machine (10,240) or came to published ports (16,384) when their containers are killed at once. Of the kernel's own 1,000
+/// the rest is thrown away, and nobody is left to say it again.
+const WAITING: [(&str, &str); 1] = [("net/core/netdev_max_backlog", "32768")];
+
 /// Starts it; tells when it is open. Without it the machine runs all the same, and the log says what is missing.
 pub(crate) fn start() -> watch::Receiver<bool> {
     if let Err(error) = std::fs::write(RESOLV_CONF, format!("nameserver {DNS_ADDRESS}\n")) {
@@ -29,6 +34,7 @@ pub(crate) fn start() -> watch::Receiver<bool> {
     let run = move || {
         modules::load_ahead(&caisson_egress::MODULES);
         boot::adjust(&TRACKED);
+        boot::adjust(&WAITING);
         if let Err(error) = run(&open) {
             tracing::error!("nothing can leave the machine: {error:#}");
         }
