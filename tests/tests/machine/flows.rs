@@ -1,21 +1,23 @@
 //! Many flows, slow ones, those that nobody answers, and those of IPv6. All of the host's ends are on its loopback.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use caisson_tests::bounded::{Bounded, LIMIT, accept};
+use caisson_tests::bounded::{Bounded, LIMIT, accept, until};
 use caisson_tests::machine::{Machine, told};
 use caisson_tests::subject::Subject;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::egress::{HOST, bridge, import_debian, listen, sh};
 
 machine_cases![
     a_port_that_nobody_answers_stays_pending_and_holds_up_nobody,
     a_host_that_reads_slowly_is_waited_for_and_holds_up_nobody,
+    ten_thousand_flows_take_a_file_each_and_end_with_their_containers,
     ipv6_and_pings_leave_the_machine,
     a_published_port_shows_the_container_its_client,
 ];
@@ -160,6 +162,88 @@ fn a_host_that_reads_slowly_is_waited_for_and_holds_up_nobody(machine: &Machine)
     is_served(machine, &open)?;
     machine.docker().ok(["rm", "-f", "flood"])?;
     ensure!(hold.try_iter().count() == FLOWS);
+    Ok(())
+}
+
+/// Opens so many connections, one after the other, says that they are open, and keeps them.
+const KEEP: &str = "use Socket; open STDERR, '>&', STDOUT; my ($host, $port, $count) = @ARGV; my @all; $| = 1; \
+    for (1 .. $count) { socket(my $s, PF_INET, SOCK_STREAM, 0) or die qq($_: $!); \
+    connect($s, sockaddr_in($port, inet_aton($host))) or die qq($_: $!); push @all, $s } print qq(open\\n); sleep";
+
+/// How long it may take until the end of a container has ended its connections. Of thousands some are not told of it, and the machine
+/// notices that within two minutes (`keepalive` of caisson-egress); an emulated one has much to do then.
+const NOTICED: Duration = Duration::from_secs(300);
+
+fn ten_thousand_flows_take_a_file_each_and_end_with_their_containers(machine: &Machine) -> Result<()> {
+    /// One container may not have all of them.
+    const CONTAINERS: [&str; 2] = ["keep1", "keep2"];
+    const EACH: usize = 5000;
+    const ALL: usize = CONTAINERS.len() * EACH;
+    raise_file_limit(ALL as u64 + 500)?;
+    import_debian(machine)?;
+    let ((listener, port), welcome) = (listen()?, welcoming()?);
+    let accepted = thread::spawn(move || -> Result<Vec<TcpStream>> {
+        (1..=ALL).map(|number| Ok(accept(&listener, &format!("connection {number} of {ALL}"))?.0)).collect()
+    });
+    let (before, each) = (daemon_files(machine)?, EACH.to_string());
+    for name in CONTAINERS {
+        let program = ["perl", "-e", KEEP, HOST, &port, &each];
+        machine.docker().ok([&["run", "-d", "--name", name, "debian:small"][..], &program].concat())?;
+    }
+    for name in CONTAINERS {
+        let log = first_line(machine, name)?;
+        ensure!(log == "open\n", "{name}: {log}");
+    }
+    let connections = accepted.join().expect("it does not panic")?;
+    let open = daemon_files(machine)?;
+    let grown = open.saturating_sub(before);
+    println!("{ALL} connections at once: the daemon has {grown} files more");
+    // The docker commands' own come and go.
+    ensure!(grown < ALL + 100, "{grown}");
+    is_served(machine, &welcome)?;
+
+    CONTAINERS.iter().try_for_each(|name| machine.docker().ok(["rm", "-f", name]).map(drop))?;
+    let (killed, give_up) = (Instant::now(), Instant::now() + NOTICED);
+    let mut noticed = 0;
+    for (number, connection) in connections.into_iter().enumerate() {
+        let reset = is_reset(connection, give_up);
+        noticed += usize::from(reset.with_context(|| format!("connection {number} did not end"))?);
+    }
+    println!("their containers gone, {noticed} were reset; all had ended after {:?}", killed.elapsed());
+    until("the connections' files are closed", || {
+        let left = daemon_files(machine)?;
+        Ok((left + ALL < open + 100).then_some(()))
+    })?;
+    is_served(machine, &welcome)
+}
+
+/// Waits for a connection's end: whether the machine has noticed by itself that its container is gone, and was not told by that one's kernel.
+fn is_reset(mut connection: TcpStream, give_up: Instant) -> Result<bool> {
+    let left = give_up.saturating_duration_since(Instant::now());
+    // None at all would be no limit.
+    connection.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+    match connection.read(&mut [0]) {
+        Ok(length) => {
+            ensure!(length == 0, "it was written to");
+            Ok(false)
+        }
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How many files the daemon has open.
+fn daemon_files(machine: &Machine) -> Result<usize> {
+    let daemon = *machine.processes("caisson-host")?.first().context("no daemon")?;
+    Ok(std::fs::read_dir(format!("/proc/{daemon}/fd"))?.count())
+}
+
+/// Lets this process have so many files.
+fn raise_file_limit(wanted: u64) -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < wanted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })?;
+    }
     Ok(())
 }
 
