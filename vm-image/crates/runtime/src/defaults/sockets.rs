@@ -1,4 +1,4 @@
-//! The default profile without raw sockets.
+//! The default profile without raw sockets, but for those of pings.
 
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompOperator,
@@ -7,20 +7,23 @@ use oci_spec::runtime::{
 
 /// The families of which a socket may be raw without being of the type `SOCK_RAW`, or that moby's profile has none of.
 const CLOSED: [libc::c_int; 4] = [libc::AF_PACKET, libc::AF_XDP, libc::AF_ALG, libc::AF_VSOCK];
-/// The families of which raw sockets are of a type of their own.
-const INTERNET: [libc::c_int; 2] = [libc::AF_INET, libc::AF_INET6];
+/// The families of which raw sockets are of a type of their own, and their protocol of pings: busybox' `ping` and `traceroute` make a raw
+/// socket of it even where they need none.
+const INTERNET: [(libc::c_int, libc::c_int); 2] =
+    [(libc::AF_INET, libc::IPPROTO_ICMP), (libc::AF_INET6, libc::IPPROTO_ICMPV6)];
 /// Their other types. `SOCK_PACKET`, which is not among them, is another word for `AF_PACKET`.
 const TYPES: [libc::c_int; 5] =
     [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP];
 /// All families, with room for some more than Linux 6.18 has.
 const FAMILIES: std::ops::Range<libc::c_int> = 0..64;
-/// The kernel looks at the lower half of the argument only.
-const FAMILY_MASK: u64 = 0xffff_ffff;
+/// The kernel looks at the lower half of an argument only.
+const MASK: u64 = 0xffff_ffff;
 /// `SOCK_TYPE_MASK` of `linux/net.h`: the rest are flags.
 const TYPE_MASK: u64 = 0xf;
 
 const DOMAIN: usize = 0;
 const TYPE: usize = 1;
+const PROTOCOL: usize = 2;
 
 /// Takes raw and packet sockets out of moby's profile, and `socketcall(2)`, by which 32-bit programs would make them: what it is to do lies
 /// in memory, where no filter looks.
@@ -39,11 +42,15 @@ pub(super) fn without_raw(mut profile: LinuxSeccomp) -> LinuxSeccomp {
 
 /// Which sockets there are. A rule's conditions on one argument are alternatives.
 fn allowed() -> Vec<LinuxSyscall> {
-    let of_internet = INTERNET.iter().flat_map(|family| {
-        TYPES.map(|kind| rule(vec![masked(DOMAIN, FAMILY_MASK, *family), masked(TYPE, TYPE_MASK, kind)]))
+    let of_internet = INTERNET.iter().flat_map(|&(family, ping)| {
+        let of = |kind| vec![masked(DOMAIN, MASK, family), masked(TYPE, TYPE_MASK, kind)];
+        let mut raw = of(libc::SOCK_RAW);
+        raw.push(masked(PROTOCOL, MASK, ping));
+        TYPES.map(of).into_iter().chain([raw]).map(rule)
     });
-    let is_open = |family: &libc::c_int| !CLOSED.contains(family) && !INTERNET.contains(family);
-    let open = FAMILIES.filter(is_open).map(|family| masked(DOMAIN, FAMILY_MASK, family)).collect();
+    let is_internet = |family: &libc::c_int| INTERNET.iter().any(|(other, _)| other == family);
+    let is_open = |family: &libc::c_int| !CLOSED.contains(family) && !is_internet(family);
+    let open = FAMILIES.filter(is_open).map(|family| masked(DOMAIN, MASK, family)).collect();
     of_internet.chain([rule(open)]).collect()
 }
 

@@ -101,8 +101,13 @@ fn raw_sockets_can_be_left_out_and_nothing_else() {
         }
     }
     let upper_half = 1 << 32;
-    assert_eq!(native(&without, "socket", &[upper_half | 2, 3]), EPERM);
-    assert_eq!(native(&without, "socket", &[upper_half | 17, 3]), EPERM);
+    for [family, kind, protocol] in [[2, 3, 6], [2, 3, 255], [2, 3, 58], [10, 3, 1], [17, 3, 1], [2, 10, 1]] {
+        assert_eq!(native(&without, "socket", &[family, kind, protocol]), EPERM, "{family} {protocol}");
+        assert_eq!(native(&without, "socket", &[upper_half | family, kind, upper_half | protocol]), EPERM);
+    }
+    for [family, ping] in [[2, 1], [10, 58]] {
+        assert_eq!(native(&without, "socket", &[family, 3, ping]), ALLOW, "pings");
+    }
     for name in ["socketpair", "connect", "bind", "clone"] {
         assert_eq!(native(&without, name, &[]), native(&with, name, &[]), "{name}");
     }

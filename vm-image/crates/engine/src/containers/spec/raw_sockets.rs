@@ -2,8 +2,8 @@
 //!
 //! dockerd lets every root of a container make them, and so read and forge what its neighbours send; of old, they were a way into the
 //! kernel as well (CVE-2020-14386). To take the right away would be simple, but then no program with this right on its file starts
-//! (`execve(2)`, `EPERM`), such as Debian's `ping`, which needs no raw socket at all. So the right stays, and the filter of system calls
-//! does without them.
+//! (`execve(2)`, `EPERM`), such as Debian's `ping`, and busybox' `ping` finds no socket. So the right stays, and the filter of system calls
+//! lets through what pings need only: raw sockets of ICMP. What one of these sends in another's name ends at the bridge, as all does.
 
 use caisson_docker_api::container::HostConfig;
 use serde::{Deserialize, Serialize};
