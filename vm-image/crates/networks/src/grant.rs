@@ -63,6 +63,7 @@ impl Shared {
         };
         if driver.make(&network).map_err(failed)? {
             self.refresh_rules()?;
+            driver.open(&network).map_err(failed)?;
         }
         Ok(network)
     }

@@ -113,7 +113,7 @@ impl Shared {
     }
 
     /// The networks whose devices are there, with the devices' names.
-    fn bridges(&self) -> Vec<(NetworkRecord, String)> {
+    pub(crate) fn bridges(&self) -> Vec<(NetworkRecord, String)> {
         let networks = self.book().networks().to_vec();
         let made = networks.into_iter().filter(|network| !network.config_only);
         let bridges = made.filter_map(|network| Some((self.drivers.of(&network).device(&network)?, network)));

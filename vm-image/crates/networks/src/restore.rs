@@ -8,7 +8,8 @@ use caisson_sys::netns::Netns;
 use tracing::{info, warn};
 
 use crate::book::SandboxRecord;
-use crate::networks::blocking;
+use crate::error::chain;
+use crate::networks::{Shared, blocking};
 use crate::ports::Owner;
 use crate::{AttachError, Networks, Sandbox};
 
@@ -40,7 +41,7 @@ impl Networks {
             }
         }
         let shared = self.shared.clone();
-        blocking(move || shared.refresh_rules_if_possible()).await;
+        blocking(move || shared.open_behind_rules()).await;
         self.shared.listeners_changed.notify_one();
         restored
     }
@@ -110,6 +111,22 @@ impl Networks {
         let recorded = blocking(move || shared.pen().put(record)).await;
         if let Err(error) = recorded {
             warn!(%error, "the record of a sandbox has other ports than are open");
+        }
+    }
+}
+
+impl Shared {
+    /// Makes the rules what the records say, and opens the networks that are made. Without the rules they stay shut, until
+    /// the next container joins them.
+    fn open_behind_rules(&self) {
+        if let Err(error) = self.refresh_rules() {
+            warn!(error = %chain(&error), "the rules between networks are not up to date");
+            return;
+        }
+        for (network, _) in self.bridges() {
+            if let Err(error) = self.drivers.of(&network).open(&network) {
+                warn!(network = %network.name, error = %chain(&error), "could not put a network's devices in order");
+            }
         }
     }
 }

@@ -54,8 +54,7 @@ impl Shared {
         driver.check(&mut network, &others)?;
         network.unfinished = true;
         self.pen().put_network(network.clone())?;
-        let made = driver.make(&network).map_err(CreateError::Driver);
-        if let Err(error) = made.and_then(|_| Ok(self.refresh_rules()?)) {
+        if let Err(error) = self.make(&network) {
             self.abandon(&network);
             return Err(error);
         }
@@ -63,6 +62,14 @@ impl Shared {
         let id = network.id.clone();
         self.pen().put_network(network)?;
         Ok(id)
+    }
+
+    /// Makes a network's devices; what others could come in by is there after the rules that guard it.
+    fn make(&self, network: &NetworkRecord) -> Result<(), CreateError> {
+        let driver = self.drivers.of(network);
+        driver.make(network).map_err(CreateError::Driver)?;
+        self.refresh_rules()?;
+        driver.open(network).map_err(CreateError::Driver)
     }
 
     /// What is asked, checked, as a record without ranges that were not named.

@@ -126,8 +126,14 @@ pub(crate) trait Driver: fmt::Debug + Send + Sync {
     /// Whether what all endpoints of a network share is there.
     fn is_made(&self, network: &NetworkRecord) -> Result<bool, DriverError>;
 
-    /// Makes what all endpoints of a network share, unless it is there. Whether it is new to this process.
+    /// Makes what all endpoints of a network share, unless it is there. Whether its rules are to be written, and it is to be
+    /// [opened](Self::open) then: it is new to this process, or was not opened yet.
     fn make(&self, network: &NetworkRecord) -> Result<bool, DriverError>;
+
+    /// Opens what a network that is made has for other systems to come in by, behind the rules that guard it.
+    fn open(&self, _: &NetworkRecord) -> Result<(), DriverError> {
+        Ok(())
+    }
 
     /// The device of this system that has the network's own address, once it is made.
     fn device(&self, _: &NetworkRecord) -> Option<String> {

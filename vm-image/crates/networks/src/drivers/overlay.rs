@@ -3,7 +3,7 @@
 //! The switch is a [bridge](super::bridge) with one port more: a VXLAN (RFC 7348), by which packets would go to
 //! containers on other nodes. There are none, so it has no peers and learns of none, and what is flooded into it goes
 //! nowhere. It is an open door, though: whoever sends the kernel a packet with the VXLAN's number, a container for
-//! instance, would speak on the network. The firewall drops these, by that number.
+//! instance, would speak on the network. The firewall drops these, by that number, and only then the VXLAN is made.
 //!
 //! The VXLAN is where the bridge is, in this system's own namespace: the way out and published ports are the bridge's, as
 //! of any network here. What a swarm's network has besides (a second device for the way out, an ingress) is for services.
@@ -66,21 +66,26 @@ impl Overlay {
         Self { bridges: Bridge::named(OVERLAY), turn: Mutex::default() }
     }
 
-    /// Makes the VXLAN, as a port of the bridge; `false` if it is there.
-    fn make_port(&self, network: &NetworkRecord, vni: u32) -> Result<bool, DriverError> {
+    /// Makes the VXLAN, as a port of the bridge, unless it is there.
+    fn make_port(&self, network: &NetworkRecord, vni: u32) -> Result<(), DriverError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut netlink = Netlink::open()?;
-        let name = device_name(network, vni);
-        if netlink::find_link(&mut netlink, &name)?.is_some_and(|port| port.is_marked(&mark(network))) {
-            return Ok(false);
+        if has_port(&mut netlink, network, vni)? {
+            return Ok(());
         }
         let bridge = self.bridges.index(network)?;
         let mtu = BridgeOptions::of_record(network)?.mtu;
+        let name = device_name(network, vni);
         let create = netlink::create_vxlan(&Vxlan { name: &name, bridge, vni, port: VXLAN_PORT, mtu });
         let marked = netlink::set_alias(&name, &mark(network));
-        netlink.batch(vec![create, marked]).map_err(|error| not_made(vni, error))?;
-        Ok(true)
+        netlink.batch(vec![create, marked]).map_err(|error| not_made(vni, error))
     }
+}
+
+/// Whether the VXLAN is there.
+fn has_port(netlink: &mut Netlink, network: &NetworkRecord, vni: u32) -> Result<bool, DriverError> {
+    let found = netlink::find_link(netlink, &device_name(network, vni))?;
+    Ok(found.is_some_and(|port| port.is_marked(&mark(network))))
 }
 
 fn not_made(vni: u32, error: NetlinkError) -> DriverError {
@@ -162,9 +167,14 @@ impl Driver for Overlay {
     }
 
     fn make(&self, network: &NetworkRecord) -> Result<bool, DriverError> {
-        let has_new_bridge = self.bridges.make(network)?;
-        let has_new_port = vni(network).map(|vni| self.make_port(network, vni)).transpose()?;
-        Ok(has_new_bridge || has_new_port == Some(true))
+        let is_new = self.bridges.make(network)?;
+        let mut netlink = Netlink::open()?;
+        let has_port = vni(network).map(|vni| has_port(&mut netlink, network, vni)).transpose()?;
+        Ok(is_new || has_port == Some(false))
+    }
+
+    fn open(&self, network: &NetworkRecord) -> Result<(), DriverError> {
+        vni(network).map_or(Ok(()), |vni| self.make_port(network, vni))
     }
 
     fn device(&self, network: &NetworkRecord) -> Option<String> {
@@ -199,11 +209,10 @@ impl Driver for Overlay {
 
     fn dismantle(&self, network: &NetworkRecord, others: &[NetworkRecord]) -> Result<(), DriverError> {
         let mut netlink = Netlink::open()?;
-        let name = vni(network).map(|vni| device_name(network, vni));
-        if let Some(name) = name
-            && netlink::find_link(&mut netlink, &name)?.is_some_and(|port| port.is_marked(&mark(network)))
+        if let Some(vni) = vni(network)
+            && has_port(&mut netlink, network, vni)?
         {
-            netlink::delete_link(&mut netlink, &name)?;
+            netlink::delete_link(&mut netlink, &device_name(network, vni))?;
         }
         self.bridges.dismantle(network, others)
     }

@@ -1,7 +1,12 @@
 //! Networks of several nodes, of which here is one.
 
+use std::io;
 use std::net::UdpSocket;
-use std::process::Command;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
 use super::*;
 use crate::error::chain;
@@ -145,5 +150,85 @@ fn an_overlay_is_whole_again_after_a_kill() {
         second.detach("a").await.unwrap();
         second.close().await;
         assert_eq!(devices(), Vec::<String>::new());
+    });
+}
+
+/// A table of our name that is another program's, which the kernel lets nobody else change while that lives.
+struct OthersTable(Child);
+
+impl OthersTable {
+    fn hold() -> Self {
+        let nft = Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+        let mut nft = nft.expect("nft of package nftables");
+        nft.stdin.as_mut().unwrap().write_all(b"table inet caisson { flags owner; }\n").unwrap();
+        while !Command::new("nft")
+            .args(["list", "table", "inet", "caisson"])
+            .output()
+            .unwrap()
+            .status
+            .success()
+        {
+            std::thread::yield_now();
+        }
+        Self(nft)
+    }
+}
+
+impl Drop for OthersTable {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Hears of all devices that come or go.
+struct Links(OwnedFd);
+
+impl Links {
+    fn listen() -> Self {
+        const GROUP: u32 = 1;
+        let socket =
+            socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None).unwrap();
+        bind(&socket, &SocketAddrNetlink::new(0, GROUP)).unwrap();
+        Self(socket)
+    }
+
+    fn heard_of_a_vxlan(&self) -> bool {
+        let mut buffer = [0; 32 * 1024];
+        let mut heard = false;
+        loop {
+            match recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT).map_err(io::Error::from) {
+                Ok((_, length)) => heard |= buffer[..length].windows(6).any(|bytes| bytes == b"vxlan\0"),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return heard,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn an_overlay_is_not_open_before_its_rules_are_there() {
+    in_own_system(async |home| {
+        let first = home.open().await;
+        first.create(overlay("over")).await.unwrap();
+        first.attach(on("over", "a", vec![])).await.unwrap();
+        drop(first);
+        caisson_nftables::Kernel::open().unwrap().delete(caisson_nftables::Family::Inet, "caisson").unwrap();
+        let others = OthersTable::hold();
+
+        let second = home.open().await;
+        let links = Links::listen();
+        assert_eq!(second.restore(&["a".to_owned()]).await.len(), 1);
+        assert!(!links.heard_of_a_vxlan(), "at the restart");
+        second.attach(on("over", "b", vec![])).await.unwrap_err();
+        assert!(!links.heard_of_a_vxlan(), "for a container");
+        second.create(overlay("late")).await.unwrap_err();
+        assert!(!links.heard_of_a_vxlan(), "for a new network");
+
+        drop(others);
+        second.attach(on("over", "b", vec![])).await.unwrap();
+        second.create(overlay("late")).await.unwrap();
+        assert_eq!(vxlans().len(), 2);
+        assert!(links.heard_of_a_vxlan());
     });
 }
