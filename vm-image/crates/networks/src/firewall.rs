@@ -1,7 +1,7 @@
 //! What passes between networks, and between them and the rest: one table of the kernel's packet filter.
 //!
-//! The table is made anew from the records at each change and replaces the one before it in one transaction; all that is
-//! read back is whether there is one still, when others change rules (`watch`). So it
+//! The table is made anew from the records at each change and replaces the one before it in one transaction; nothing of it is
+//! read back but whether there is one still, and when somebody else changes it, it is written again (`watch`). So it
 //! is right after a start, whatever a crash left, and `nft list table inet caisson` shows all of it.
 //!
 //! - Nobody is somebody else: what leaves a bridge has an address of its network, whatever rights its sender has (`raw`).
@@ -32,10 +32,10 @@ pub(crate) mod watch;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use caisson_guest_proto::PortProtocol;
-use caisson_nftables::{Family, Kernel, KernelError, Key, Rule, Table, Value, nfproto};
+use caisson_nftables::{Changes, Family, Kernel, KernelError, Key, Rule, Table, Value, nfproto};
 
 use self::own::Ways;
 use crate::Subnet;
@@ -54,14 +54,20 @@ const FORWARD_IPV6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 pub(crate) struct Firewall {
     /// Whether ports are opened on this system, so that rules may lead to containers.
     native: bool,
+    /// Who writes, always the same, so that what others write is told from it. There from the first use on.
+    kernel: OnceLock<Kernel>,
     /// What the kernel has. Held while it is replaced: the last one to ask is the last one to write.
-    written: Mutex<Option<Written>>,
+    known: Mutex<Known>,
 }
 
-/// A table in the kernel.
-#[derive(Debug)]
-struct Written {
-    table: Table,
+/// What is known of the table in the kernel.
+#[derive(Debug, Default)]
+struct Known {
+    /// What this engine has written there, if there is to be one.
+    written: Option<Table>,
+    /// Whether nobody else has changed it since, as far as has been heard.
+    is_whole: bool,
+    /// The ways in it.
     own: Ways,
 }
 
@@ -80,39 +86,64 @@ pub struct FirewallError(#[source] io::Error);
 
 impl Firewall {
     pub(crate) fn new(native: bool) -> Self {
-        Self { native, written: Mutex::default() }
+        Self { native, kernel: OnceLock::new(), known: Mutex::default() }
     }
 
-    /// Whether there should be a table.
-    pub(crate) fn is_written(&self) -> bool {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    /// Listens to what others do to the table.
+    pub(crate) fn changes_of_others(&self) -> io::Result<Changes> {
+        Changes::of_others(self.kernel()?, Family::Inet, TABLE)
     }
 
     /// Makes the kernel's table what the records say; they are looked at when nobody else writes any more, so that what
     /// is written last is what was read last. Blocks for the kernel.
     pub(crate) fn refresh(&self, recorded: impl FnOnce() -> Recorded) -> Result<(), FirewallError> {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let Recorded { bridges: networks, ports } = recorded();
-        let kernel = Kernel::open().map_err(FirewallError)?;
-        if networks.is_empty() {
-            return self.clear(&kernel, &mut written);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(&mut known, &recorded())
+    }
+
+    /// The same when somebody else has changed the table, whatever is left of it. `false` if there is to be none: before
+    /// the first is written, one of this name is another engine's, or will be looked at when the networks are restored.
+    pub(crate) fn restore(&self, recorded: impl FnOnce() -> Recorded) -> Result<bool, FirewallError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.written.is_none() {
+            return Ok(false);
         }
-        // Somebody else may have flushed all tables of this system.
-        let is_there = written.is_some() && kernel.has_table(Family::Inet, TABLE).map_err(refused)?;
-        let bridges: Vec<Bridge<'_>> = networks.iter().filter_map(Bridge::of).collect();
-        let own = self.own_ways(&kernel, &bridges, &ports, is_there)?;
-        let table = table(&bridges, &ports, &own, self.native);
-        if is_there && written.as_ref().is_some_and(|written| written.table == table) {
+        known.is_whole = false;
+        self.write(&mut known, &recorded()).map(|()| true)
+    }
+
+    fn kernel(&self) -> io::Result<&Kernel> {
+        match self.kernel.get() {
+            Some(kernel) => Ok(kernel),
+            None => {
+                let kernel = Kernel::open()?;
+                Ok(self.kernel.get_or_init(|| kernel))
+            }
+        }
+    }
+
+    fn write(&self, known: &mut Known, recorded: &Recorded) -> Result<(), FirewallError> {
+        let kernel = self.kernel().map_err(FirewallError)?;
+        if recorded.bridges.is_empty() {
+            return self.clear(kernel, known);
+        }
+        // Somebody else may have flushed all tables of this system a moment ago.
+        let is_there = known.is_whole && kernel.has_table(Family::Inet, TABLE).map_err(refused)?;
+        let (bridges, ports) = (recorded.known_bridges(), &recorded.ports);
+        let own = self.own_ways(kernel, &bridges, ports, is_there)?;
+        let table = table(&bridges, ports, &own, self.native);
+        if is_there && known.written.as_ref() == Some(&table) {
             return Ok(());
         }
         // A system that may not be made a router connects its containers all the same.
-        if let Err(error) = pass_packets_on(&networks) {
+        if let Err(error) = pass_packets_on(&recorded.bridges) {
             tracing::warn!(%error, "this system does not pass packets on: containers have no way out");
         }
         kernel.replace(&table).map_err(refused)?;
-        let before = written.replace(Written { table, own: own.clone() });
         own.close_loopback(bridges.iter().map(|bridge| bridge.device));
-        own.end(before.as_ref().map(|before| &before.own));
+        let now = Known { written: Some(table), is_whole: true, own };
+        let before = std::mem::replace(known, now);
+        known.own.end(&before.own);
         Ok(())
     }
 
@@ -136,16 +167,22 @@ impl Firewall {
     }
 
     /// Without bridges there is nothing to say.
-    fn clear(&self, kernel: &Kernel, written: &mut Option<Written>) -> Result<(), FirewallError> {
-        if let Some(before) = written.take() {
-            Ways::default().close_loopback(before.own.devices());
-            Ways::default().end(Some(&before.own));
-        }
+    fn clear(&self, kernel: &Kernel, known: &mut Known) -> Result<(), FirewallError> {
+        let before = std::mem::take(known);
+        known.own.close_loopback(before.own.devices());
+        known.own.end(&before.own);
         // What is deleted for nothing is a change all the same, for those who watch.
         if kernel.has_table(Family::Inet, TABLE).map_err(refused)? {
             kernel.delete(Family::Inet, TABLE).map_err(refused)?;
         }
         Ok(())
+    }
+}
+
+impl Recorded {
+    /// The networks as rules see them, but for those whose options cannot be read.
+    fn known_bridges(&self) -> Vec<Bridge<'_>> {
+        self.bridges.iter().filter_map(Bridge::of).collect()
     }
 }
 
@@ -287,7 +324,7 @@ mod tests {
             let firewall = Firewall::new(true);
             let mut is_alone = false;
             let read = || {
-                is_alone = firewall.written.try_lock().is_err();
+                is_alone = firewall.known.try_lock().is_err();
                 recorded(&[])
             };
             firewall.refresh(read).unwrap();

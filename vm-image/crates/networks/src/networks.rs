@@ -62,7 +62,7 @@ pub(crate) struct Shared {
     pub(crate) turns: Turns,
     pub(crate) remover: Arc<Remover>,
     pub(crate) resolvers: Resolvers,
-    firewall: Firewall,
+    pub(crate) firewall: Firewall,
     pools: Vec<DefaultPool>,
     avoid: Option<PathBuf>,
     records: Records,
@@ -109,7 +109,11 @@ impl Shared {
 
     /// Makes the kernel's rules what the records say. Blocks for the kernel.
     pub(crate) fn refresh_rules(&self) -> Result<(), FirewallError> {
-        self.firewall.refresh(|| Recorded { bridges: self.bridges(), ports: firewall::ports(&self.book()) })
+        self.firewall.refresh(|| self.recorded())
+    }
+
+    fn recorded(&self) -> Recorded {
+        Recorded { bridges: self.bridges(), ports: firewall::ports(&self.book()) }
     }
 
     /// The networks whose devices are there, with the devices' names.
@@ -127,12 +131,12 @@ impl Shared {
         }
     }
 
-    /// Makes the rules again if somebody else has taken them away. Before there are any, or where there are none, a table of this name is
-    /// another engine's, or will be looked at when the networks are restored.
-    pub(crate) fn keep_rules(&self) {
-        if self.firewall.is_written() {
-            self.refresh_rules_if_possible();
-        }
+    /// Makes the rules again after somebody else has changed them. Whether there are to be any, and there are.
+    pub(crate) fn restore_rules(&self) -> bool {
+        self.firewall.restore(|| self.recorded()).unwrap_or_else(|error| {
+            warn!(error = %crate::error::chain(&error), "the rules that somebody else has changed are not there again");
+            false
+        })
     }
 
     /// A range for a network that names none.

@@ -66,6 +66,16 @@ pub(crate) fn read(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
+/// The first attribute of this kind.
+pub(crate) fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    read(attributes).find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
+/// An attribute's value as text, without the zero at its end.
+pub(crate) fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use crate::set::Set;
 use crate::table::{Chain, Family, Hook, Policy, Table};
 
 /// `NFNL_SUBSYS_NFTABLES`.
-const SUBSYSTEM: u16 = 10;
+pub(crate) const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const REQUEST: u16 = 1;

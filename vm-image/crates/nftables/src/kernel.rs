@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{RecvFlags, SendFlags, bind, getsockname, recv, send};
 
 use crate::attr;
 use crate::batch::Batch;
@@ -60,7 +61,14 @@ impl Kernel {
     /// # Errors
     /// What `socket(2)` says: `EPROTONOSUPPORT` from a kernel without netfilter.
     pub fn open() -> io::Result<Self> {
-        Ok(Self { socket: caisson_sys::netfilter::socket(BUFFER_BYTES)? })
+        let socket = caisson_sys::netfilter::socket(BUFFER_BYTES)?;
+        bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+        Ok(Self { socket })
+    }
+
+    /// The number by which the kernel tells others who has changed something. Nobody else has it while this lives.
+    pub(crate) fn port_id(&self) -> io::Result<u32> {
+        Ok(SocketAddrNetlink::try_from(getsockname(&self.socket)?)?.pid())
     }
 
     /// Makes the kernel's table of this name equal to this one, whatever it was before. Counters begin anew; connections
@@ -110,7 +118,7 @@ impl Kernel {
         loop {
             match recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((_, length)) => {
-                    for answer in answers(&buffer[..length]) {
+                    for answer in messages(&buffer[..length]).filter_map(answer) {
                         match answer.error {
                             None => acknowledged = true,
                             Some(error) if refused.is_none() => {
@@ -123,6 +131,10 @@ impl Kernel {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
+                // What is left of the answers is not to be taken for those to the next question.
+                Err(Errno::NOBUFS) => {
+                    refused.get_or_insert_with(|| failed(Errno::NOBUFS));
+                }
                 Err(error) => return Err(failed(error)),
             }
         }
@@ -141,16 +153,13 @@ struct Answer {
     words: Option<String>,
 }
 
-fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer> {
+/// The messages of a datagram, each with its header; what is malformed ends the row.
+pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
-        loop {
-            let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
-            let message = bytes.get(..length).filter(|message| message.len() >= HEADER)?;
-            bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-            if let Some(answer) = answer(message) {
-                return Some(answer);
-            }
-        }
+        let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
+        let message = bytes.get(..length).filter(|message| message.len() >= HEADER)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
     })
 }
 
@@ -173,7 +182,5 @@ fn answer(message: &[u8]) -> Option<Answer> {
 
 /// `NLMSGERR_ATTR_MSG`.
 fn words(attributes: &[u8]) -> Option<String> {
-    let (_, text) = attr::read(attributes).find(|(kind, _)| *kind == 1)?;
-    let text = text.strip_suffix(&[0]).unwrap_or(text);
-    Some(String::from_utf8_lossy(text).into_owned())
+    attr::find(attributes, 1).map(attr::text)
 }

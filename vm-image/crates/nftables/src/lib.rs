@@ -21,7 +21,7 @@
 //! only in IPv4.
 //!
 //! A transaction replaces a table whole, so no rule is ever read back first and no generation has to be compared; whether
-//! a table is there at all can be asked. What is deliberately not here: reading rules of others, stateful objects, flow tables, timeouts of elements. Constants are
+//! a table is there at all can be asked, and what others change in it is [heard](Changes). What is deliberately not here: reading rules of others, stateful objects, flow tables, timeouts of elements. Constants are
 //! those of `linux/netfilter/nf_tables.h`.
 
 mod attr;
@@ -38,7 +38,7 @@ mod tests;
 mod text;
 mod value;
 
-pub use changes::Changes;
+pub use changes::{Change, Changes};
 pub use kernel::{Kernel, KernelError};
 pub use key::{Direction, Key, ct_state, ct_status, fib_type, ip_proto, nfproto, tcp_flag};
 pub use rule::{Mark, MarkSource, NatTarget, Per, Reject, Rule, Verdict};

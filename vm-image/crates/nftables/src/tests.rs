@@ -294,24 +294,64 @@ fn replacing_and_deleting_leave_nothing_behind() {
     });
 }
 
+fn nft(command: &str) {
+    let done = Command::new("nft").arg(command).output().expect("nft of package nftables");
+    assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// A table with something of each kind that can be taken out of it.
+fn full_table() -> Table {
+    let set = Set::new("s", [Key::TcpDport]).element(1u16).element(2u16);
+    let rules = (0..2000u16).map(|n| Rule::new().is(Key::TcpDport, n).accept());
+    let chain = Chain::base("c", ChainKind::Filter, Hook::Forward, priority::FILTER).rules(rules);
+    Table::new(Family::Inet, "t").set(set).chain(chain)
+}
+
 #[test]
-fn changes_are_heard_of_once() {
+fn what_others_change_in_a_table_is_heard_of_once_and_what_one_does_oneself_is_not() {
     netns::isolated(|| {
-        let (kernel, changes) = (Kernel::open().unwrap(), Changes::open().unwrap());
+        let (own, other) = (Kernel::open().unwrap(), Kernel::open().unwrap());
+        let changes = Changes::of_others(&own, Family::Inet, "t").unwrap();
         let is_told = || {
             let mut polled = [rustix::event::PollFd::new(&changes, rustix::event::PollFlags::IN)];
-            rustix::event::poll(&mut polled, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }))
-                .unwrap()
-                > 0
+            let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            rustix::event::poll(&mut polled, Some(&at_once)).unwrap() > 0
         };
-        assert!(!is_told());
-        let rules = (0..2000u16).map(|n| Rule::new().is(Key::TcpDport, n).accept());
-        kernel.replace(&Table::new(Family::Inet, "t").chain(Chain::new("c").rules(rules))).unwrap();
-        assert!(is_told());
-        changes.take();
-        assert!(!is_told());
-        kernel.delete(Family::Inet, "t").unwrap();
-        assert!(is_told());
+        for command in [
+            "flush chain inet t c",
+            "flush set inet t s",
+            "delete element inet t s { 2 }",
+            "insert rule inet t c accept",
+            "add chain inet t d",
+            "chain inet t c { policy drop; }",
+            "delete table inet t",
+            "flush ruleset",
+        ] {
+            own.replace(&full_table()).unwrap();
+            assert!(!is_told(), "before {command}");
+            nft(command);
+            assert!(is_told(), "{command}");
+            assert_eq!(changes.take(), Some(Change { by: Some("nft".into()) }), "{command}");
+            assert!(!is_told() && changes.take().is_none(), "after {command}");
+        }
+        own.replace(&full_table()).unwrap();
+        for (family, name) in [(Family::Inet, "u"), (Family::Ip, "t")] {
+            other.replace(&Table::new(family, name)).unwrap();
+            assert!(is_told());
+            assert_eq!(changes.take(), None, "another table");
+        }
+    });
+}
+
+#[test]
+fn more_changes_than_can_be_heard_may_be_of_any_table() {
+    netns::isolated(|| {
+        let (own, other) = (Kernel::open().unwrap(), Kernel::open().unwrap());
+        let changes = Changes::of_others(&own, Family::Inet, "t").unwrap();
+        let rules = || (0..6000u16).map(|n| Rule::new().is(Key::TcpDport, n).accept());
+        other.replace(&Table::new(Family::Inet, "u").chain(Chain::new("c").rules(rules()))).unwrap();
+        assert!(changes.take().is_some());
+        assert!(changes.take().is_none());
     });
 }
 

@@ -120,9 +120,8 @@ impl Ways {
     }
 
     /// Ends the connections by the ways of before that are no more.
-    pub(super) fn end(&self, before: Option<&Self>) {
-        let gone: Vec<&Way> =
-            before.into_iter().flat_map(|before| before.all.difference(&self.all)).collect();
+    pub(super) fn end(&self, before: &Self) {
+        let gone: Vec<&Way> = before.all.difference(&self.all).collect();
         if gone.is_empty() {
             return;
         }

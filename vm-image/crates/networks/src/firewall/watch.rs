@@ -1,36 +1,76 @@
-//! A table that somebody else takes away, as tools do which load a system's own rules: it is there again at once. Without them
-//! networks are not apart, and loopback addresses, where they are routed, are open to containers.
+//! A table that somebody else changes or takes away, as tools do which load a system's own rules: it is there again at once.
+//! Without its rules networks are not apart, and loopback addresses, where they are routed, are open to containers.
+//!
+//! Who does so over and over, because it keeps rules of its own in our place for instance, is not fought without rest.
 
 use std::io;
 use std::sync::Weak;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use caisson_nftables::Changes;
+use caisson_nftables::{Change, Changes};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::networks::{Shared, blocking};
 
 /// Those who change rules often are not followed step by step.
 const REST: Duration = Duration::from_millis(50);
+/// How long the rules may be away when somebody goes on taking them away.
+const LONGEST_REST: Duration = Duration::from_secs(1);
+/// Who has left them alone for so long may have a reason the next time.
+const PEACE: Duration = Duration::from_secs(60);
 
 /// Watches for as long as there are networks.
 pub(crate) async fn keep(shared: Weak<Shared>) {
     if let Err(error) = follow(&shared).await {
-        warn!(%error, "rules that somebody else takes away are there again with the next change only");
+        warn!(%error, "rules that somebody else changes are there again with the next change only");
     }
 }
 
 async fn follow(shared: &Weak<Shared>) -> io::Result<()> {
-    let changes = watched(Changes::open()?)?;
+    let Some(changes) = shared.upgrade().map(|shared| shared.firewall.changes_of_others()) else {
+        return Ok(());
+    };
+    let changes = watched(changes?)?;
+    let mut patience = Patience::default();
     loop {
         let mut ready = changes.readable().await?;
-        changes.get_ref().take();
+        let change = changes.get_ref().take();
         ready.clear_ready();
-        let Some(shared) = shared.upgrade() else { return Ok(()) };
-        blocking(move || shared.keep_rules()).await;
-        tokio::time::sleep(REST).await;
+        let mut rest = REST;
+        if let Some(change) = change {
+            let Some(shared) = shared.upgrade() else { return Ok(()) };
+            if blocking(move || shared.restore_rules()).await {
+                rest = patience.after_writing(Instant::now());
+                tell(&change, rest);
+            }
+        }
+        tokio::time::sleep(rest).await;
+    }
+}
+
+/// Who goes on and on is told of when the rests have become longer, and then no more.
+fn tell(change: &Change, rest: Duration) {
+    let by = change.by.as_deref().unwrap_or("unknown");
+    match rest < LONGEST_REST {
+        true => warn!(by, "somebody else has changed the rules between networks; they are written again"),
+        false => debug!(by, "somebody else goes on changing the rules between networks"),
+    }
+}
+
+/// How long those who change our rules are left alone after these were written again: longer each time.
+#[derive(Debug, Default)]
+struct Patience {
+    last: Option<(Instant, Duration)>,
+}
+
+impl Patience {
+    fn after_writing(&mut self, now: Instant) -> Duration {
+        let again = self.last.filter(|(at, _)| now.duration_since(*at) < PEACE);
+        let rest = again.map_or(REST, |(_, rest)| rest.saturating_mul(2).min(LONGEST_REST));
+        self.last = Some((now, rest));
+        rest
     }
 }
 
@@ -38,4 +78,24 @@ async fn follow(shared: &Weak<Shared>) -> io::Result<()> {
 fn watched(changes: Changes) -> io::Result<AsyncFd<Changes>> {
     // SAFETY: a Changes has one socket, which is open until it is dropped, and only the AsyncFd can drop it.
     Ok(unsafe { AsyncFd::register_with_interest(changes, Interest::READABLE) }?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fight_has_longer_rests_up_to_a_limit_and_peace_ends_it() {
+        let mut patience = Patience::default();
+        let mut now = Instant::now();
+        let rests: Vec<u128> = (0..7)
+            .map(|_| {
+                let rest = patience.after_writing(now);
+                now += rest;
+                rest.as_millis()
+            })
+            .collect();
+        assert_eq!(rests, [50, 100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(patience.after_writing(now + PEACE), REST);
+    }
 }
