@@ -67,11 +67,12 @@ struct Known {
     written: Option<Table>,
     /// Whether nobody else has changed it since, as far as has been heard.
     is_whole: bool,
-    /// The ways in it.
+    /// The ways in it; until this engine has written one, those that the engine before it has left.
     own: Ways,
 }
 
 /// What the rules are made of.
+#[derive(Debug, Default)]
 pub(crate) struct Recorded {
     /// The networks whose devices are there, with the devices' names.
     pub(crate) bridges: Vec<(NetworkRecord, String)>,
@@ -85,8 +86,10 @@ pub(crate) struct Recorded {
 pub struct FirewallError(#[source] io::Error);
 
 impl Firewall {
-    pub(crate) fn new(native: bool) -> Self {
-        Self { native, kernel: OnceLock::new(), known: Mutex::default() }
+    /// `left` is what the engine before this one has made its rules of: they may still be there, or may have been.
+    pub(crate) fn new(native: bool, left: &Recorded) -> Self {
+        let known = Known { own: Ways::of(&left.known_bridges(), &left.ports), ..Known::default() };
+        Self { native, kernel: OnceLock::new(), known: Mutex::new(known) }
     }
 
     /// Listens to what others do to the table.
@@ -321,7 +324,7 @@ mod tests {
     #[test]
     fn the_records_are_read_when_nobody_else_writes() {
         netns::isolated(|| {
-            let firewall = Firewall::new(true);
+            let firewall = Firewall::new(true, &Recorded::default());
             let mut is_alone = false;
             let read = || {
                 is_alone = firewall.known.try_lock().is_err();
@@ -335,7 +338,7 @@ mod tests {
     #[test]
     fn what_somebody_else_has_flushed_is_written_again() {
         netns::isolated(|| {
-            let firewall = Firewall::new(true);
+            let firewall = Firewall::new(true, &Recorded::default());
             let is_there = || Kernel::open().unwrap().has_table(Family::Inet, TABLE).unwrap();
             firewall.refresh(|| recorded(&[])).unwrap();
             let flushed = Command::new("nft").args(["flush", "ruleset"]).status();

@@ -198,7 +198,7 @@ impl Networks {
             let ranges = avoid.as_deref().map(ipam::read_ranges).unwrap_or_default();
             put_in_order(&root, &exec_root, drivers, default_pools, &ranges).map(|opened| (opened, avoid))
         });
-        let (Opened { records, netns_dir, drivers, pools }, avoid) = opened.await?;
+        let (Opened { records, netns_dir, drivers, pools, left }, avoid) = opened.await?;
         let recorded: Vec<PortForward> = {
             let book = records.book();
             let recorded = book.sandboxes().flat_map(SandboxRecord::open_ports);
@@ -208,7 +208,7 @@ impl Networks {
         let remover = Arc::new(Remover::start(Arc::clone(&drivers)).map_err(OpenError::Thread)?);
         let (turns, network_turn) = (Turns::default(), tokio::sync::Mutex::default());
         let resolvers = Resolvers::new(name_servers);
-        let firewall = Firewall::new(publisher == Publisher::Native);
+        let firewall = Firewall::new(publisher == Publisher::Native, &left);
         let listeners_changed = Arc::<Notify>::default();
         let shared = Arc::new(Shared {
             netns_dir,
@@ -315,6 +315,8 @@ struct Opened {
     netns_dir: PathBuf,
     drivers: Arc<Drivers>,
     pools: Vec<DefaultPool>,
+    /// What the engine before this one has made its rules of.
+    left: Recorded,
 }
 
 /// Reads the records, gives the default bridge a range that works, and removes what is on no record.
@@ -356,7 +358,21 @@ fn put_in_order(
     let netns_dir = exec_root.join("netns");
     sweep_namespaces(&netns_dir, &records.book())
         .map_err(|source| OpenError::Namespaces { path: netns_dir.display().to_string(), source })?;
-    Ok(Opened { records, netns_dir, drivers, pools })
+    let left = left(&drivers, &records.book());
+    Ok(Opened { records, netns_dir, drivers, pools, left })
+}
+
+/// The networks with sandboxes on record whose devices are there, and the published ports.
+fn left(drivers: &Drivers, book: &Book) -> Recorded {
+    let device = |network: &NetworkRecord| {
+        drivers.of(network).left_device(network).unwrap_or_else(|error| {
+            warn!(network = %network.name, %error, "connections to containers that have died may go on");
+            None
+        })
+    };
+    let joined = book.networks().iter().filter(|network| book.endpoints(&network.id).next().is_some());
+    let bridges = joined.filter_map(|network| Some((network.clone(), device(network)?))).collect();
+    Recorded { bridges, ports: firewall::ports(book) }
 }
 
 /// Removes the devices that belong to no sandbox on record.

@@ -28,13 +28,20 @@ impl Networks {
     /// Called once, with the ids of the live containers, before the first attach. A live container without a usable
     /// sandbox is not in the result.
     pub async fn restore(&self, live: &[String]) -> Vec<Restored> {
-        let live: BTreeSet<&str> = live.iter().map(String::as_str).collect();
         let records: Vec<SandboxRecord> = self.shared.book().sandboxes().cloned().collect();
+        // The rules are written anew with the first that goes. By then it must be known what the others are on, or they would be
+        // without rules for a while, and their connections would end.
+        let mut whole = BTreeSet::new();
+        for record in records.iter().filter(|record| live.contains(&record.container)) {
+            if self.is_whole(record).await {
+                whole.insert(record.container.clone());
+            }
+        }
         let mut restored = Vec::new();
         for record in records {
             let container = record.container.clone();
             let _turn = self.shared.turns.take(&container).await;
-            if live.contains(container.as_str()) && self.is_whole(&record).await {
+            if whole.contains(&container) {
                 restored.push(self.reopen(record).await);
             } else if let Err(error) = self.detach_in_turn(&container).await {
                 warn!(%error, "what is left of a sandbox could not be removed");

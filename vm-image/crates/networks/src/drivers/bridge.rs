@@ -145,6 +145,10 @@ impl Driver for Bridge {
         self.made().get(&network.id).map(|device| device.name.clone())
     }
 
+    fn left_device(&self, network: &NetworkRecord) -> Result<Option<String>, DriverError> {
+        Ok(present(&mut Netlink::open()?, network)?.map(|bridge| bridge.name))
+    }
+
     fn new_device(&self) -> Result<Option<String>, DriverError> {
         let mut netlink = Netlink::open()?;
         loop {
@@ -237,12 +241,9 @@ impl Bridge {
 
 /// Makes the bridge, or puts in order what an engine before this one has left of it.
 fn make(netlink: &mut Netlink, network: &NetworkRecord) -> Result<Link, DriverError> {
-    let device = match own_bridge(netlink, network)? {
+    let device = match present(netlink, network)? {
         Some(device) => device,
-        None => match users_bridge(netlink, network)? {
-            Some(device) => device,
-            None => create(netlink, network)?,
-        },
+        None => create(netlink, network)?,
     };
     // A crash may have come between the creation of the bridge and this.
     if network.pools_of(false).next().is_some() {
@@ -279,6 +280,14 @@ pub(super) fn switch_on_ipv6(device: &str) -> io::Result<()> {
 pub(super) fn index_of(netlink: &mut Netlink, device: &str) -> Result<u32, DriverError> {
     let found = netlink::find_link(netlink, device)?;
     Ok(found.ok_or_else(|| Reason::Gone(device.to_owned()))?.index)
+}
+
+/// The bridge that the network is on, if it is there: its own, or its user's.
+fn present(netlink: &mut Netlink, network: &NetworkRecord) -> Result<Option<Link>, DriverError> {
+    Ok(match own_bridge(netlink, network)? {
+        Some(bridge) => Some(bridge),
+        None => users_bridge(netlink, network)?,
+    })
 }
 
 fn own_bridge(netlink: &mut Netlink, network: &NetworkRecord) -> Result<Option<Link>, DriverError> {

@@ -140,6 +140,11 @@ pub(crate) trait Driver: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The same of a network that is not made yet: the device that an engine before this one has left.
+    fn left_device(&self, _: &NetworkRecord) -> Result<Option<String>, DriverError> {
+        Ok(None)
+    }
+
     /// A free name for the device of a new endpoint on this system, for drivers with one.
     fn new_device(&self) -> Result<Option<String>, DriverError>;
 

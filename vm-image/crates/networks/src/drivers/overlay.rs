@@ -181,6 +181,10 @@ impl Driver for Overlay {
         self.bridges.device(network)
     }
 
+    fn left_device(&self, network: &NetworkRecord) -> Result<Option<String>, DriverError> {
+        self.bridges.left_device(network)
+    }
+
     fn new_device(&self) -> Result<Option<String>, DriverError> {
         self.bridges.new_device()
     }

@@ -8,7 +8,8 @@
 //! `route_localnet` is set. So it is, for the bridges that it takes, and only behind the rules of `raw` that keep off what
 //! others send (CVE-2020-8558).
 //!
-//! When a way ends, so do the connections that have gone it: nobody else may get their packets.
+//! When a way ends, so do the connections that have gone it: nobody else may get their packets. Those that end while there is no engine,
+//! because it was killed and then their container died, are the next one's to end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

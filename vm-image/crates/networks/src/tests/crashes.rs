@@ -9,15 +9,6 @@ use crate::PublishedPort;
 /// Tells [`victim`] where its home is.
 const HOME: &str = "CAISSON_NETWORKS_TEST_VICTIM";
 
-/// What is left of an engine that did not say good-bye: the records, and nothing in memory.
-async fn forget(networks: Networks) {
-    networks.shared.ports.close(&all_ports(&networks)).await;
-}
-
-fn all_ports(networks: &Networks) -> Vec<crate::book::PortRecord> {
-    networks.shared.book().sandboxes().flat_map(|sandbox| sandbox.ports.clone()).collect()
-}
-
 #[test]
 fn the_next_engine_keeps_what_lives_and_removes_what_is_dead() {
     in_own_system(async |home| {

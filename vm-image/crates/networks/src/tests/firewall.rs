@@ -216,9 +216,7 @@ fn the_rules_are_what_the_records_say_after_a_kill() {
         let web =
             networks.attach(request("web", vec![publish(None, HostPorts::exactly(8080))])).await.unwrap();
         let server = listen_in(&web);
-        let ports = networks.shared.book().sandbox("web").unwrap().ports.clone();
-        networks.shared.ports.close(&ports).await;
-        drop(networks);
+        forget(networks).await;
         let kernel = caisson_nftables::Kernel::open().unwrap();
         kernel.delete(caisson_nftables::Family::Inet, "caisson").unwrap();
         let again = home.open().await;
@@ -248,6 +246,14 @@ fn is_served_by_a_socket(port: u16) -> bool {
         let fields: Vec<&str> = line.split_whitespace().collect();
         fields[1].ends_with(&format!(":{port:04X}")) && fields[3] == ESTABLISHED
     })
+}
+
+fn has_ended(mut client: TcpStream) -> bool {
+    client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    match client.read(&mut [0]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
 }
 
 fn routes_loopback(device: &str) -> bool {
@@ -290,12 +296,8 @@ fn own_connections_are_led_past_the_socket_and_end_with_the_port() {
         let kept = connect(theirs.local_addr().unwrap()).unwrap();
 
         networks.detach("web").await.unwrap();
-        for (mut client, _) in clients {
-            let ended = client.read(&mut [0]);
-            assert!(
-                matches!(&ended, Ok(0))
-                    || ended.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
-            );
+        for (client, _) in clients {
+            assert!(has_ended(client));
         }
         assert!(connect("127.0.0.1:8080".parse().unwrap()).is_err());
         converse(kept, &theirs);
@@ -347,15 +349,38 @@ fn what_an_engine_that_was_killed_has_left_open_is_closed() {
         let first = home.open().await;
         let port = vec![publish(None, HostPorts::exactly(8080))];
         first.attach(request("web", port)).await.unwrap();
-        let ports = first.shared.book().sandbox("web").unwrap().ports.clone();
-        first.shared.ports.close(&ports).await;
-        drop(first);
+        forget(first).await;
         assert!(routes_loopback("docker0"));
         let second = home.open().await;
         second.restore(&[]).await;
-        second.attach(request("other", vec![])).await.unwrap();
         assert!(!routes_loopback("docker0"));
     });
+}
+
+#[test]
+fn connections_to_containers_that_died_after_a_kill_end_and_others_go_on() {
+    for live in [vec!["living".to_owned()], vec![]] {
+        in_own_system(async |home| {
+            let first = home.open().await;
+            let mut connections = Vec::new();
+            for (container, port) in [("dying", 8080), ("living", 8081)] {
+                let wishes = vec![publish(None, HostPorts::exactly(port))];
+                let server = listen_in(&first.attach(request(container, wishes)).await.unwrap());
+                let client = connect(SocketAddr::new("127.0.0.1".parse().unwrap(), port)).unwrap();
+                assert!(!is_served_by_a_socket(port));
+                connections.push((client, server));
+            }
+            forget(first).await;
+            let second = home.open().await;
+            assert_eq!(second.restore(&live).await.len(), live.len());
+            let [(to_dead, _), (to_other, server)] = connections.try_into().unwrap();
+            assert!(has_ended(to_dead));
+            match live.is_empty() {
+                true => assert!(has_ended(to_other)),
+                false => converse(to_other, &server),
+            }
+        });
+    }
 }
 
 /// Our table without what it has counted; empty if there is none.

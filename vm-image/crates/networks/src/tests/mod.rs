@@ -63,6 +63,12 @@ fn in_own_system<F: Future<Output = ()>>(test: impl FnOnce(Home) -> F + Send) {
     });
 }
 
+/// What is left of an engine that did not say good-bye: the records, and nothing in memory.
+async fn forget(networks: Networks) {
+    let ports = crate::firewall::ports(&networks.shared.book());
+    networks.shared.ports.close(&ports).await;
+}
+
 fn request(container: &str, ports: Vec<PortBinding>) -> AttachRequest {
     on("bridge", container, ports)
 }
