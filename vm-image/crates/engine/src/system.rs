@@ -1,6 +1,7 @@
 //! What this system is: for `/version`, `/info`, and for what the engine must know of the kernel.
 
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Facts that do not change while the engine runs.
@@ -115,6 +116,9 @@ pub(crate) fn engine_id(data_root: &Path) -> io::Result<String> {
     Ok(id)
 }
 
+/// What dockerd gives the empty files that it makes to be mounted over.
+const DOCKERD_S_MODE: u32 = 0o755;
+
 /// Makes the layer that lies between a container's own and its image's: what must exist to be mounted over, and the file
 /// by which programs know that they are in a container. One for all, so that none of it counts as a container's change.
 pub(crate) fn make_base_layer(layer: &Path) -> io::Result<()> {
@@ -122,7 +126,7 @@ pub(crate) fn make_base_layer(layer: &Path) -> io::Result<()> {
         std::fs::create_dir_all(layer.join(directory))?;
     }
     for file in [".dockerenv", "etc/hosts", "etc/hostname", "etc/resolv.conf"] {
-        std::fs::File::options().create(true).append(true).open(layer.join(file))?;
+        std::fs::File::options().create(true).append(true).mode(DOCKERD_S_MODE).open(layer.join(file))?;
     }
     Ok(())
 }
@@ -136,6 +140,8 @@ fn uuid(random: u128) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -150,6 +156,18 @@ mod tests {
     fn uuids_say_their_version_and_variant() {
         assert_eq!(uuid(0), "00000000-0000-4000-8000-000000000000");
         assert_eq!(uuid(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+
+    #[test]
+    fn what_is_mounted_over_is_as_dockerd_makes_it() {
+        let layer = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            make_base_layer(layer.path()).unwrap();
+        }
+        for file in [".dockerenv", "etc/hosts", "etc/hostname", "etc/resolv.conf"] {
+            let found = layer.path().join(file).metadata().unwrap();
+            assert_eq!((found.permissions().mode() & 0o777, found.len()), (0o755, 0), "{file}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! The files that every container finds as its own: `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf`.
+//! The files that every container with networks finds as its own: `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf`.
 //!
-//! They are written anew at each start into the container's directory and mounted over the image's.
+//! They are written anew at each start into the container's directory and mounted over the image's. One without any
+//! network (`NetworkDisabled`) has none, as under dockerd; it finds them empty.
 
 use std::fmt::Write;
 use std::io;
@@ -25,6 +26,11 @@ pub(crate) struct Others<'a> {
     pub(crate) linked: &'a [(IpAddr, String)],
     /// What `host-gateway` stands for in `--add-host`.
     pub(crate) host_gateways: &'a [IpAddr],
+}
+
+/// Whether a container has them.
+pub(crate) fn are_of(definition: &Definition) -> bool {
+    !definition.config.network_disabled
 }
 
 /// Writes all three.

@@ -325,6 +325,7 @@ fn prepare(
     let io = |error: std::io::Error| ApiError::from_chain("could not prepare the container", &error);
     ground.supply(definition)?;
     match shared.files() {
+        _ if !files::are_of(definition) => Ok(()),
         Some(other) => files::share(other, directory),
         None => {
             let others = files::Others { linked: &linked.hosts, host_gateways: &ground.host_gateways() };

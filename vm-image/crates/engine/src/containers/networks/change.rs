@@ -146,6 +146,9 @@ impl Task {
 
     /// The container's files say what is true now.
     pub(in crate::containers) async fn rewrite_files(&self, running: &Running) {
+        if !files::are_of(&self.definition) {
+            return;
+        }
         let (definition, directory) = (self.definition.clone(), self.directory.clone());
         let (sandbox, linked) = (running.sandbox.clone(), self.register.linked_hosts(&definition));
         let ground = self.ground.clone();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use caisson_runtime::{defaults, view};
 use oci_spec::runtime::Mount;
 
+use crate::containers::files;
 use crate::containers::mounts::Mounting;
 use crate::containers::mounts::images::Layers;
 use crate::containers::mounts::parse::{clean, tmpfs_options};
@@ -60,6 +61,9 @@ fn make_writable(mount: &mut Mount) {
 }
 
 fn files(definition: &Definition, directory: &Directory, remapped: bool) -> Vec<Mount> {
+    if !files::are_of(definition) {
+        return Vec::new();
+    }
     let mut options = vec!["rbind", "rprivate"];
     options.extend(definition.host_config.readonly_rootfs.then_some("ro"));
     options.extend(remapped.then_some(MAPPED));
@@ -214,7 +218,11 @@ mod tests {
     use crate::containers::mounts::parse;
 
     fn composed(host: HostConfig) -> Vec<Mount> {
-        let mut definition = definition(Config::default(), host);
+        composed_of(Config::default(), host)
+    }
+
+    fn composed_of(config: Config, host: HostConfig) -> Vec<Mount> {
+        let mut definition = definition(config, host);
         let binds = definition.host_config.binds.iter().flatten();
         definition.mounts = binds.map(|text| parse::bind(text, "").unwrap().mounting).collect();
         compose(&definition, &Directory::new("/d".as_ref(), "c"), &Layers::new(), None).unwrap()
@@ -234,6 +242,15 @@ mod tests {
         assert_eq!((at("/dev/shm"), at("/etc/hosts"), at("/etc/resolv.conf"), at("/proc")), (1, 1, 1, 1));
         assert_eq!(options(&mounts, "/dev/shm"), ["rbind", "rro", "rprivate"]);
         assert_eq!(options(&mounts, "/run"), ["nosuid", "nodev", "size=1m", "exec"]);
+    }
+
+    #[test]
+    fn a_container_without_any_network_has_its_user_s_files_only() {
+        let config = Config { network_disabled: true, ..Config::default() };
+        let binds = Some(vec!["/tmp:/etc/hosts".into()]);
+        let mounts = composed_of(config, HostConfig { binds, ..HostConfig::default() });
+        let in_etc = mounts.iter().map(Mount::destination).filter(|path| path.starts_with("/etc"));
+        assert_eq!(in_etc.collect::<Vec<_>>(), [Path::new("/etc/hosts")]);
     }
 
     #[test]
