@@ -307,14 +307,16 @@ fn containers_meet_on_an_overlay_of_one_node(on: &dyn Subject) -> Result<()> {
         let refused = docker.run([&create[..], more, &["n-over"]].concat())?;
         ensure!(refused.status == 1 && refused.err.contains(why), "{refused:?}");
     }
-    docker.ok([&create[..], &["--opt", &format!("{VNI}=5001"), "n-over"]].concat())?;
+    let ranges = ["--subnet", "10.91.7.0/24", "--subnet", "10.91.9.0/24"];
+    docker.ok([&create[..], &ranges, &["--opt", &format!("{VNI}=5001"), "n-over"]].concat())?;
     let format = format!("{{{{.Driver}}}} {{{{.Scope}}}} {{{{index .Options \"{VNI}\"}}}}");
     let told = docker.ok(["network", "inspect", "-f", &format, "n-over"])?;
     ensure!(told == "overlay swarm 5001", "{told}");
-    docker.ok(["run", "-d", "--name", "n-overlaid", "--network", "n-over", "web"])?;
-    let ask = "wget -qO- http://n-overlaid/; cat /sys/class/net/eth0/mtu";
+    let in_the_second = ["--network", "n-over", "--ip", "10.91.9.9", "web"];
+    docker.ok([&["run", "-d", "--name", "n-overlaid"], &in_the_second[..]].concat())?;
+    let ask = "hostname -i; wget -qO- http://n-overlaid/; cat /sys/class/net/eth0/mtu";
     let told = docker.ok(["run", "--rm", "--network", "n-over", "busybox", "sh", "-c", ask])?;
-    ensure!(told.contains("web") && told.ends_with("1450"), "{told}");
+    ensure!(told.starts_with("10.91.7.") && told.contains("web") && told.ends_with("1450"), "{told}");
     let devices = ["run", "--rm", "--network", "host", "busybox", "ls", "/sys/class/net"];
     ensure!(docker.ok(devices)?.contains("vx-001389-"), "its VXLAN is not there");
     docker.ok(["rm", "-f", "n-overlaid"])?;

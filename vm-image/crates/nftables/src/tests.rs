@@ -348,8 +348,8 @@ fn more_changes_than_can_be_heard_may_be_of_any_table() {
     netns::isolated(|| {
         let (own, other) = (Kernel::open().unwrap(), Kernel::open().unwrap());
         let changes = Changes::of_others(&own, Family::Inet, "t").unwrap();
-        let rules = || (0..6000u16).map(|n| Rule::new().is(Key::TcpDport, n).accept());
-        other.replace(&Table::new(Family::Inet, "u").chain(Chain::new("c").rules(rules()))).unwrap();
+        let rules = (0..20_000u16).map(|n| Rule::new().is(Key::TcpDport, n).accept());
+        other.replace(&Table::new(Family::Inet, "u").chain(Chain::new("c").rules(rules))).unwrap();
         assert!(changes.take().is_some());
         assert!(changes.take().is_none());
     });

@@ -51,6 +51,8 @@ pub(crate) fn device_name(network: &NetworkRecord) -> String {
 #[derive(Debug)]
 pub(super) struct Bridge {
     name: &'static str,
+    /// Whether its networks may have several ranges of one family.
+    many_ranges: bool,
     /// The bridges that this process has made, or found and put in order, by network. Locked for a moment only.
     made: Mutex<HashMap<String, Link>>,
     /// Held by the one that makes one.
@@ -73,7 +75,7 @@ impl Driver for Bridge {
                 "gateway mode 'isolated' can only be used for an internal network".into(),
             ));
         }
-        if [true, false].iter().any(|ipv4| network.pools_of(*ipv4).count() > 1) {
+        if !self.many_ranges && [true, false].iter().any(|ipv4| network.pools_of(*ipv4).count() > 1) {
             return Err(Unfit::Forbidden(format!("{} driver doesn't support multiple subnets", self.name)));
         }
         let name = device_name(network);
@@ -225,7 +227,12 @@ impl Bridge {
 
     /// Those of a driver whose networks are bridges, too, and more.
     pub(super) fn named(name: &'static str) -> Self {
-        Self { name, made: Mutex::default(), turn: Mutex::default() }
+        Self { name, many_ranges: false, made: Mutex::default(), turn: Mutex::default() }
+    }
+
+    /// The same, for networks of many ranges.
+    pub(super) fn of_many_ranges(self) -> Self {
+        Self { many_ranges: true, ..self }
     }
 
     /// The index of a network's bridge, once it is made.

@@ -5,6 +5,9 @@
 //! nowhere. It is an open door, though: whoever sends the kernel a packet with the VXLAN's number, a container for
 //! instance, would speak on the network. The firewall drops these, by that number, and only then the VXLAN is made.
 //!
+//! An overlay may have several ranges of a family, all on the one bridge, on which they reach each other. In a swarm each
+//! has a VXLAN of its own; what would be on the wire is nobody's business here, so one number is all that a network has.
+//!
 //! The VXLAN is where the bridge is, in this system's own namespace: the way out and published ports are the bridge's, as
 //! of any network here. What a swarm's network has besides (a second device for the way out, an ingress) is for services.
 
@@ -16,12 +19,12 @@ use std::sync::{Mutex, PoisonError};
 use caisson_sys::netns::Netns;
 use rustix::io::Errno;
 
-use super::bridge::Bridge;
+use super::bridge::{Bridge, index_of};
 use super::bridge_options::BridgeOptions;
 use super::{Driver, DriverError, Features, Reason, Unfit, mark};
 use crate::book::{EndpointRecord, NetworkRecord};
 use crate::netlink::{self, Netlink, NetlinkError, Vxlan};
-use crate::{DefaultPool, Subnet};
+use crate::{DefaultPool, EndpointLink, Subnet};
 
 /// The driver's name.
 pub(super) const OVERLAY: &str = "overlay";
@@ -63,7 +66,7 @@ pub(super) struct Overlay {
 
 impl Overlay {
     pub(super) fn new() -> Self {
-        Self { bridges: Bridge::named(OVERLAY), turn: Mutex::default() }
+        Self { bridges: Bridge::named(OVERLAY).of_many_ranges(), turn: Mutex::default() }
     }
 
     /// Makes the VXLAN, as a port of the bridge, unless it is there.
@@ -80,6 +83,12 @@ impl Overlay {
         let marked = netlink::set_alias(&name, &mark(network));
         netlink.batch(vec![create, marked]).map_err(|error| not_made(vni, error))
     }
+}
+
+/// The ranges of a network that an endpoint has no address of. They are on the same switch, and need no router.
+fn other_ranges(network: &NetworkRecord, link: &EndpointLink) -> impl Iterator<Item = Subnet> {
+    let ranges = network.active_pools().map(|pool| pool.subnet);
+    ranges.filter(|range| !link.addresses().any(|own| range.contains(own.address)))
 }
 
 /// Whether the VXLAN is there.
@@ -196,7 +205,11 @@ impl Driver for Overlay {
         netns: &Netns,
         inside: &mut Netlink,
     ) -> Result<(), DriverError> {
-        self.bridges.join(network, record, netns, inside)
+        self.bridges.join(network, record, netns, inside)?;
+        let Some(link) = &record.endpoint.link else { return Ok(()) };
+        let device = index_of(inside, &record.endpoint.interface)?;
+        let routes = other_ranges(network, link).map(|range| netlink::add_route(device, range)).collect();
+        Ok(inside.batch(routes)?)
     }
 
     fn is_joined(&self, record: &EndpointRecord, netns: Option<&Path>) -> Result<bool, DriverError> {

@@ -27,7 +27,7 @@ pub(crate) use link::{
     create_veth, create_vlan, create_vxlan, delete_link, find_link, isolate_from_neighbours, isolate_port,
     links, rename, set_alias, set_up, vnis,
 };
-pub(crate) use route::{connected_ranges, delete_default_route, set_default_route};
+pub(crate) use route::{add_route, connected_ranges, delete_default_route, set_default_route};
 
 /// The kernel never sends more in one message (`NLMSG_GOODSIZE` is 8 KiB, dumps use up to 32 KiB).
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -75,6 +75,10 @@ impl Netlink {
     ///
     /// The error is that of the first one that failed.
     pub(crate) fn batch(&mut self, requests: Vec<Request>) -> Result<(), NetlinkError> {
+        // The kernel refuses a message of nothing.
+        if requests.is_empty() {
+            return Ok(());
+        }
         let first = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
         let mut doing = Vec::with_capacity(requests.len());

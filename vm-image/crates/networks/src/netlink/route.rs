@@ -22,7 +22,7 @@ const HEADER: usize = 12;
 /// Sends everything of one family that has no better route to `gateway`, or straight to the device, instead of where it was
 /// sent before.
 pub(crate) fn set_default_route(index: u32, gateway: Option<IpAddr>, ipv4: bool) -> Request {
-    let mut message = default_route(ipv4);
+    let mut message = route(ipv4);
     match gateway {
         Some(IpAddr::V4(gateway)) => {
             message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
@@ -44,9 +44,28 @@ pub(crate) fn set_default_route(index: u32, gateway: Option<IpAddr>, ipv4: bool)
     }
 }
 
+/// Sends what goes to a range straight to the device.
+pub(crate) fn add_route(index: u32, range: Subnet) -> Request {
+    let mut message = route(range.is_ipv4());
+    message.header.destination_prefix_length = range.prefix();
+    message.attributes.push(RouteAttribute::Destination(match range.base() {
+        IpAddr::V4(base) => {
+            message.header.scope = RouteScope::Link;
+            RouteAddress::Inet(base)
+        }
+        IpAddr::V6(base) => RouteAddress::Inet6(base),
+    }));
+    message.attributes.push(RouteAttribute::Oif(index));
+    Request {
+        doing: format!("route {range} to device {index}"),
+        message: RouteNetlinkMessage::NewRoute(message),
+        flags: NLM_F_CREATE | NLM_F_REPLACE,
+    }
+}
+
 /// Takes the route away that everything goes which has no better one, if there is one.
 pub(crate) fn delete_default_route(netlink: &mut Netlink, ipv4: bool) -> Result<(), NetlinkError> {
-    let mut message = default_route(ipv4);
+    let mut message = route(ipv4);
     // One of either scope: to a gateway, or straight to a device.
     message.header.scope = RouteScope::NoWhere;
     let message = RouteNetlinkMessage::DelRoute(message);
@@ -56,7 +75,8 @@ pub(crate) fn delete_default_route(netlink: &mut Netlink, ipv4: bool) -> Result<
     }
 }
 
-fn default_route(ipv4: bool) -> RouteMessage {
+/// To everything of a family.
+fn route(ipv4: bool) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = if ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
     message.header.table = RouteHeader::RT_TABLE_MAIN;

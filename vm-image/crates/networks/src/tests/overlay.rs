@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv,
 
 use super::*;
 use crate::error::chain;
-use crate::{CreateRequest, ErrorKind};
+use crate::{CreateRequest, ErrorKind, IpamRequest, PoolRequest};
 
 const VNIS: &str = "com.docker.network.driver.overlay.vxlanid_list";
 
@@ -109,6 +109,43 @@ fn what_cannot_be_is_refused_with_its_reason() {
         }
         assert!(networks.inspect("over").is_err());
         assert_eq!(vxlans(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn the_ranges_of_an_overlay_reach_each_other_and_the_rest() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        let range = |subnet: &str| PoolRequest { subnet: subnet.into(), ..PoolRequest::default() };
+        let ranges = ["10.1.0.0/30", "10.2.0.0/24", "fd00:1::/64", "fd00:2::/64"].map(range);
+        let ipam = Some(IpamRequest { config: ranges.into(), ..IpamRequest::default() });
+        for internal in [false, true] {
+            let request =
+                CreateRequest { internal, enable_ipv6: Some(true), ipam: ipam.clone(), ..overlay("over") };
+            assert_eq!(networks.create(request).await.unwrap().pools.len(), 4);
+            let a = networks.attach(on("over", "a", vec![])).await.unwrap();
+            // The first range of IPv4 is full.
+            let mut request = on("over", "b", vec![publish(None, HostPorts::exactly(8080))]);
+            request.networks[0].ipv6 = Some("fd00:2::9".parse().unwrap());
+            let b = networks.attach(request).await.unwrap();
+            assert_eq!(
+                [address(&a), address(&b)].map(|address| address.to_string()),
+                ["10.1.0.2", "10.2.0.2"]
+            );
+            let server = inside(&b, || TcpListener::bind("[::]:80"));
+            for to in ["10.2.0.2:80", "[fd00:2::9]:80"] {
+                converse(inside(&a, || connect(to.parse().unwrap())), &server);
+            }
+            if !internal {
+                converse(connect("127.0.0.1:8080".parse().unwrap()).unwrap(), &server);
+                let ours = TcpListener::bind("10.2.0.1:9000").unwrap();
+                converse(inside(&b, || connect(ours.local_addr()?)), &ours);
+            }
+            for container in ["a", "b"] {
+                networks.detach(container).await.unwrap();
+            }
+            networks.remove("over").await.unwrap();
+        }
     });
 }
 
