@@ -128,7 +128,11 @@ pub(crate) fn make_base_layer(layer: &Path) -> io::Result<()> {
     for file in [".dockerenv", "etc/hosts", "etc/hostname", "etc/resolv.conf"] {
         std::fs::File::options().create(true).append(true).mode(DOCKERD_S_MODE).open(layer.join(file))?;
     }
-    Ok(())
+    // Older programs look there for what is mounted.
+    match std::os::unix::fs::symlink("/proc/mounts", layer.join("etc/mtab")) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// A version 4 UUID of these random bits (RFC 9562).
@@ -168,6 +172,7 @@ mod tests {
             let found = layer.path().join(file).metadata().unwrap();
             assert_eq!((found.permissions().mode() & 0o777, found.len()), (0o755, 0), "{file}");
         }
+        assert_eq!(layer.path().join("etc/mtab").read_link().unwrap(), Path::new("/proc/mounts"));
     }
 
     #[test]
