@@ -42,6 +42,16 @@ struct Limits {
     valid: u32,
 }
 
+impl Limits {
+    /// Whether nothing is used and nothing limited.
+    fn are_none(&self) -> bool {
+        let Self { hard_blocks, soft_blocks, used_bytes, hard_inodes, soft_inodes, used_inodes, .. } = self;
+        [hard_blocks, soft_blocks, used_bytes, hard_inodes, soft_inodes, used_inodes]
+            .into_iter()
+            .all(|count| *count == 0)
+    }
+}
+
 /// `QIF_BLIMITS`.
 const BLOCK_LIMITS: u32 = 1;
 /// `struct fs_quota_stat` of `linux/dqblk_xfs.h`, of which only the flags matter here.
@@ -110,15 +120,19 @@ pub fn limit(file: BorrowedFd<'_>, project: u32, bytes: u64) -> io::Result<()> {
     unsafe { quotactl(file, SET_LIMITS, project, &raw mut limits) }
 }
 
-/// How many bytes a project may take, 0 for no limit.
+/// Whether no file of the file system of `file` is part of a project, and nothing limits it.
 ///
 /// # Errors
-/// As [`limit`]; `ENOENT` for a project that has none.
-pub fn limit_of(file: BorrowedFd<'_>, project: u32) -> io::Result<u64> {
+/// As [`limit`].
+pub fn is_free(file: BorrowedFd<'_>, project: u32) -> io::Result<bool> {
     let mut limits = Limits::default();
     // SAFETY: the kernel writes a struct if_dqblk, which `limits` is, and which outlives the call.
-    unsafe { quotactl(file, GET_LIMITS, project, &raw mut limits) }?;
-    Ok(limits.hard_blocks.saturating_mul(1024))
+    match unsafe { quotactl(file, GET_LIMITS, project, &raw mut limits) } {
+        Ok(()) => Ok(limits.are_none()),
+        // xfs knows none that never was; ext4 tells of nothing but zeros.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// `quotactl_fd(2)`, since Linux 5.14.
@@ -152,5 +166,14 @@ mod tests {
         let file = std::fs::File::open("/proc/self").unwrap();
         assert!(!is_on(file.as_fd()));
         assert!(limit(file.as_fd(), 1, 4096).is_err() && project(file.as_fd()).is_err());
+        assert!(is_free(file.as_fd(), 1).is_err());
+    }
+
+    #[test]
+    fn a_limit_and_a_file_each_make_a_project_one_that_is_used() {
+        let none = Limits { valid: BLOCK_LIMITS, ..Limits::default() };
+        assert!(none.are_none());
+        assert!(!Limits { hard_blocks: 1, ..none }.are_none());
+        assert!(!Limits { used_inodes: 1, ..none }.are_none());
     }
 }

@@ -30,7 +30,7 @@ mod volume;
 mod volumes;
 
 pub use error::{ErrorKind, OpenError, VolumeError};
-pub use quota::FIRST_PROJECT;
+pub use quota::{FIRST_PROJECT, free_project};
 pub use size::bytes_below;
 pub use volume::{ANONYMOUS_LABEL, DRIVER, NewVolume, Volume};
 pub use volumes::Volumes;

@@ -32,13 +32,6 @@ struct Record {
     project: Option<u32>,
 }
 
-/// What is on disk.
-pub(crate) struct Found {
-    pub(crate) volumes: Vec<Volume>,
-    /// The highest project of any, also of those without a name.
-    pub(crate) last_project: Option<u32>,
-}
-
 /// The directory of a volume's files.
 pub(crate) fn data(root: &Path, name: &str) -> PathBuf {
     root.join(name).join(DATA)
@@ -107,22 +100,18 @@ fn project(root: &Path, name: &str) -> Option<u32> {
 }
 
 /// All volumes on disk. What has no name is removed.
-pub(crate) fn read_all(root: &Path) -> Result<Found, OpenError> {
-    let mut found = Found { volumes: Vec::new(), last_project: None };
+pub(crate) fn read_all(root: &Path) -> Result<Vec<Volume>, OpenError> {
+    let mut volumes = Vec::new();
     for entry in fs::read_dir(root).at("list", root)? {
         let path = entry.at("list", root)?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         if name.starts_with(NEW) || name.starts_with(GONE) {
-            // If its files cannot be removed, they stay what they are a part of.
-            found.last_project = found.last_project.max(project(root, name));
             discard(root, name);
         } else if name::check(name).is_ok() {
-            found.volumes.extend(read(root, name)?);
+            volumes.extend(read(root, name)?);
         }
     }
-    let projects = found.volumes.iter().map(|volume| volume.project);
-    found.last_project = projects.fold(found.last_project, Option::max);
-    Ok(found)
+    Ok(volumes)
 }
 
 /// Reads a volume. One without a record that can be understood is left alone: there are files in it.

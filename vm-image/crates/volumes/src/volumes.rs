@@ -52,9 +52,9 @@ impl Volumes {
         fs::create_dir_all(&root).at("make", &root)?;
         let root = fs::canonicalize(&root).at("look at", &root)?;
         let found = record::read_all(&root)?;
-        let projects = Projects::probe(&root, found.last_project);
+        let projects = Projects::probe(&root);
         let mut entries = BTreeMap::new();
-        for volume in found.volumes {
+        for volume in found {
             let is_mounted = Device::of(volume.options.as_ref()).is_some()
                 && mount::is_mounted(&volume.path).at("look at", &volume.path)?;
             let mounted = Arc::new(Mutex::new(Mounted { is_mounted, users: BTreeSet::new() }));
@@ -91,7 +91,7 @@ impl Volumes {
         }
         name::check(&name)?;
         options::check(&name, options.as_ref(), self.0.projects.are_there())?;
-        let project = self.0.projects.take(options::size(options.as_ref()));
+        let project = self.find_project(options::size(options.as_ref()))?;
         let path = record::data(&self.0.root, &name);
         let volume = Volume { name, created: OffsetDateTime::now_utc(), options, labels, path, project };
         record::make(&self.0.root, &volume)?;
@@ -99,6 +99,13 @@ impl Volumes {
         let entry = Entry { volume: volume.clone(), holders, mounted: Arc::default() };
         self.entries().insert(volume.name.clone(), entry);
         Ok((volume, true))
+    }
+
+    /// What holds a new volume to so many bytes.
+    fn find_project(&self, bytes: u64) -> Result<Option<u32>, VolumeError> {
+        let entries = self.entries();
+        let taken = |project| entries.values().any(|entry| entry.volume.project == Some(project));
+        self.0.projects.take(&self.0.root, bytes, taken).at("find a project for a volume in", &self.0.root)
     }
 
     /// The volume of this name.
