@@ -82,14 +82,20 @@ pub(crate) fn unname(root: &Path, name: &str) -> Result<String, VolumeError> {
 /// Removes the files of a volume without a name, and nothing that is mounted among them. What cannot be removed now is
 /// removed at the next start.
 pub(crate) fn discard(root: &Path, gone: &str) {
-    let project = project(root, gone);
+    discard_with(root, gone, |project| quota::give_back(root, project));
+}
+
+fn discard_with(root: &Path, gone: &str, give_back: impl FnOnce(u32) -> std::io::Result<()>) {
+    // Before anything is removed: who is cut short leaves either the record, or files without a limit, by which the kernel knows that
+    // their number is in use.
+    if let Some(project) = project(root, gone)
+        && let Err(error) = give_back(project)
+    {
+        tracing::warn!(project, %error, "the limit of a removed volume is left");
+    }
     let removed = mount::detach(&data(root, gone)).and_then(|()| tree::remove(root, gone.as_ref()));
     if let Err(error) = removed {
         tracing::warn!(path = gone, %error, "the files of a removed volume are left until the next start");
-    } else if let Some(project) = project
-        && let Err(error) = quota::give_back(root, project)
-    {
-        tracing::warn!(project, %error, "the limit of a removed volume is left");
     }
 }
 
@@ -152,4 +158,36 @@ fn read(root: &Path, name: &str) -> Result<Option<Volume>, OpenError> {
 
 fn sync(directory: &Path) -> Result<(), VolumeError> {
     File::open(directory).and_then(|directory| directory.sync_all()).at("sync", directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_goes_while_its_number_is_known() {
+        let root = tempfile::tempdir().unwrap();
+        let volume = Volume {
+            name: "sized".into(),
+            created: OffsetDateTime::UNIX_EPOCH,
+            options: None,
+            labels: None,
+            path: data(root.path(), "sized"),
+            project: Some(7),
+        };
+        make(root.path(), &volume).unwrap();
+        fs::write(volume.path.join("file"), "x").unwrap();
+        let gone = unname(root.path(), "sized").unwrap();
+        let there = || {
+            [format!("{gone}/{RECORD}"), format!("{gone}/{DATA}/file")]
+                .map(|name| root.path().join(name).exists())
+        };
+        let mut told = None;
+        discard_with(root.path(), &gone, |project| {
+            told = Some((project, there()));
+            Err(std::io::ErrorKind::PermissionDenied.into())
+        });
+        assert_eq!(told, Some((7, [true; 2])), "wherever it is cut short, the next start can do it");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0, "what cannot be given back keeps no files");
+    }
 }
