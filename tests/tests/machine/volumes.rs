@@ -16,6 +16,7 @@ use crate::egress::HOST;
 machine_cases![
     a_volume_stops_growing_at_its_size,
     a_size_goes_with_its_volume,
+    a_size_goes_with_its_container,
     a_size_is_not_for_what_has_no_quota,
     an_nfs_server_s_folder_is_a_volume,
     an_smb_server_s_folder_is_a_volume,
@@ -116,7 +117,26 @@ fn a_size_goes_with_its_volume(machine: &Machine) -> Result<()> {
     is_full_at_its_size(machine, "sized")?;
     docker.ok(["rm", "-f", "sized"])?;
     docker.ok(["volume", "rm", "sized"])?;
+    nothing_limits(machine, &project)
+}
 
+/// The same of a container's own layer, of which the container may have made another number.
+fn a_size_goes_with_its_container(machine: &Machine) -> Result<()> {
+    let docker = machine.docker();
+    docker.ok(["run", "-d", "--name", "sized", "--storage-opt", "size=10m", "busybox", "sleep", "1000"])?;
+    bring(machine, "sized", "lsattr")?;
+    bring(machine, "sized", "chattr")?;
+    let project = exec(machine, "sized", "lsattr -pd /")?;
+    let project = project.split_whitespace().next().unwrap_or_default().to_owned();
+    ensure!((1..1 << 31).contains(&project.parse::<u32>()?), "{project}");
+    exec(machine, "sized", "chattr -p 7 /")?;
+    docker.ok(["rm", "-f", "sized"])?;
+    nothing_limits(machine, &project)
+}
+
+/// Whether who has this number may take what it likes.
+fn nothing_limits(machine: &Machine, project: &str) -> Result<()> {
+    let docker = machine.docker();
     docker.ok(["volume", "create", "free"])?;
     hold(machine, "free")?;
     bring(machine, "free", "chattr")?;

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::mounts::making::{MAKING, Making};
 use super::record::Directory;
-use super::remove::DOOMED_WITH_VOLUMES;
+use super::remove::{DOOMED_WITH_VOLUMES, remove_files};
 use super::{Containers, Ground};
 
 fn has_extension(path: &Path, extension: &str) -> bool {
@@ -60,7 +60,7 @@ impl Containers {
 
 /// Removes a directory that is of no use any more.
 pub(super) fn clear_away(path: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(path) {
+    if let Err(error) = remove_files(path) {
         warn!(path = %path.display(), %error, "could not remove what is left of a container");
     }
 }
@@ -76,10 +76,7 @@ fn settle_volumes_of(ground: &Ground, path: &Path) {
         }
         clear_away(path);
     } else if has_extension(path, DOOMED_WITH_VOLUMES) {
-        let definition = path.file_name().and_then(|name| {
-            Directory::new(&ground.containers, &name.to_string_lossy()).definition().ok().flatten()
-        });
-        if let Some(definition) = definition {
+        if let Some(definition) = Directory::at(path).definition().ok().flatten() {
             ground.release_volumes(&definition.id, definition.mounts.iter(), true);
         }
         clear_away(path);

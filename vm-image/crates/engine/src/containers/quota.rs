@@ -1,8 +1,9 @@
 //! `--storage-opt size=`: how much a container's own layer may take of the disk, by project quotas of its file system.
 //!
 //! A container with a size is a project of its own: its layer and overlayfs' work directory beside it, so that files may move from the one
-//! to the other. The number is kept by the directories themselves. A container's root can give all of its layer any number, so it is the
-//! kernel that says which are in use, see [`free_project`]; those from [`FIRST_PROJECT`] on are the volumes'.
+//! to the other. The number is kept by the directories themselves, and only the work directory is believed: a container's root can give all
+//! of the layer any number. So it is the kernel that says which numbers are in use, see [`free_project`]; those from [`FIRST_PROJECT`] on are
+//! the volumes'. The limit goes before the files do: whoever is cut short there leaves both, or files by which their number is in use.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -70,6 +71,22 @@ impl Quota {
         quota::limit(upper.as_fd(), project, bytes)?;
         quota::join(upper.as_fd(), project)
     }
+}
+
+/// Ends what a container was held to. To be done before its files are removed, and not while it may run.
+pub(crate) fn release(directory: &Directory) -> io::Result<()> {
+    // Who has no such directory, or no projects where it is, is held to nothing.
+    let Ok(work) = File::open(directory.work()) else { return Ok(()) };
+    let (Ok(own), Ok(around)) =
+        (quota::project(work.as_fd()), File::open(directory.path()).and_then(|d| quota::project(d.as_fd())))
+    else {
+        return Ok(());
+    };
+    // All containers may be in somebody else's project, which is that one's to limit.
+    if own == around || !PROJECTS.contains(&own) {
+        return Ok(());
+    }
+    quota::limit(work.as_fd(), own, 0)
 }
 
 #[cfg(test)]

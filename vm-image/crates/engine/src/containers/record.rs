@@ -132,6 +132,11 @@ impl Directory {
         Self(containers.join(id))
     }
 
+    /// Of a container that may have another name than its id by now.
+    pub(super) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }

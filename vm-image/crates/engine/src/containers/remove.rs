@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use tracing::error;
+use tracing::{error, warn};
 
-use super::Handle;
-use super::record::Lasting;
+use super::record::{Directory, Lasting};
 use super::state::{Created, FailedRemovals, State};
 use super::task::{Request, Task};
+use super::{Handle, quota};
 use crate::error::{ApiError, chain};
 
 /// How to remove a container.
@@ -142,10 +142,18 @@ fn delete_as(directory: &Path, extension: &str, lasting: Lasting, release: impl 
         Ok(()) => {}
     }
     release();
-    match std::fs::remove_dir_all(&doomed) {
+    match remove_files(&doomed) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Removes the files of what is a container no more.
+pub(super) fn remove_files(doomed: &Path) -> io::Result<()> {
+    if let Err(error) = quota::release(&Directory::at(doomed)) {
+        warn!(error = %chain(&error), path = %doomed.display(), "the limit of a removed container is left");
+    }
+    std::fs::remove_dir_all(doomed)
 }
 
 #[cfg(test)]
