@@ -1,5 +1,7 @@
 //! Making a container: its configuration completed from the image's, its name reserved, its files laid out.
 
+use std::io;
+
 use caisson_docker_api::Empty;
 use caisson_docker_api::container::{Config, HostConfig, NetworkingConfig, Strings};
 use caisson_docker_api::time::Timestamp;
@@ -8,11 +10,11 @@ use tracing::{Instrument, info, trace_span};
 
 use super::mounts::Mounting;
 use super::mounts::making::Making;
-use super::record::{Definition, Lasting};
+use super::record::{Definition, Directory, Lasting};
 use super::spec::raw_sockets::RawSockets;
 use super::state::{Created, State};
 use super::task::History;
-use super::{Containers, environment, names, networks, ports, remove, spec, users, validate};
+use super::{Containers, Ground, environment, names, networks, ports, remove, spec, users, validate};
 use crate::error::{ApiError, chain};
 
 /// What a client asks for.
@@ -146,7 +148,7 @@ impl Containers {
         Ok(Some(image))
     }
 
-    /// Everything on disk. What was done is undone if something fails.
+    /// Everything on disk. What was done is undone if something fails, and at the next start if the engine is killed before the end.
     async fn lay_out(
         &self,
         definition: &Definition,
@@ -155,23 +157,7 @@ impl Containers {
         let (ground, definition) = (self.ground.clone(), definition.clone());
         let work = move || {
             let directory = ground.directory(&definition.id);
-            let made = directory.make(&definition);
-            let made = made.map_err(|e| ApiError::from_chain("could not make the container", &e));
-            let made = made.and_then(|()| {
-                let bytes = ground.quota.parse(definition.host_config.storage_opt.as_ref())?;
-                let held = ground.quota.hold(&directory, bytes);
-                held.map_err(|e| ApiError::from_chain("could not hold the container to its size", &e))
-            });
-            let mounted = made.and_then(|()| ground.hold_mounted_images(&definition));
-            let held = mounted.and_then(|()| match image {
-                Some(image) => {
-                    let held = ground.images.hold(&definition.id, &image);
-                    let layers = held.map_err(|error| crate::images::error(&error))?;
-                    ground.fill_volumes(&definition, &layers)
-                }
-                None => Ok(()),
-            });
-            held.inspect_err(|_| {
+            lay_out_in(&ground, &definition, &directory, image).inspect_err(|_| {
                 if let Err(error) = remove::delete(directory.path(), Lasting::ThisBoot) {
                     tracing::warn!(error = %chain(&error), "could not remove a container that was not made");
                 }
@@ -182,6 +168,26 @@ impl Containers {
         };
         tokio::task::spawn_blocking(work).await?
     }
+}
+
+/// The definition comes last: with it there is a container, which then has its size, its layers and what is in its volumes.
+fn lay_out_in(
+    ground: &Ground,
+    definition: &Definition,
+    directory: &Directory,
+    image: Option<caisson_images::ImageId>,
+) -> Result<(), ApiError> {
+    let failed = |error: io::Error| ApiError::from_chain("could not make the container", &error);
+    directory.make().map_err(failed)?;
+    let bytes = ground.quota.parse(definition.host_config.storage_opt.as_ref())?;
+    let held = ground.quota.hold(directory, bytes);
+    held.map_err(|e| ApiError::from_chain("could not hold the container to its size", &e))?;
+    ground.hold_mounted_images(definition)?;
+    if let Some(image) = image {
+        let layers = ground.images.hold(&definition.id, &image);
+        ground.fill_volumes(definition, &layers.map_err(|error| crate::images::error(&error))?)?;
+    }
+    directory.define(definition).map_err(failed)
 }
 
 /// Fills in from the image what the user left open, as `docker run` promises.
@@ -289,7 +295,24 @@ fn complete(host: &mut HostConfig) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{Home, definition};
     use super::*;
+
+    #[tokio::test]
+    async fn there_is_no_container_before_there_is_all_of_it() {
+        let home = Home::new().await;
+        let definition = definition("cut");
+        let ground = &home.containers.ground;
+        let directory = ground.directory(&definition.id);
+        let none_such = format!("sha256:{}", "0".repeat(64)).parse().map(caisson_images::ImageId).unwrap();
+        lay_out_in(ground, &definition, &directory, Some(none_such)).unwrap_err();
+        assert!(directory.upper().exists() && directory.definition().unwrap().is_none());
+        // An engine that was killed there has left it to the next.
+        home.containers.restore().await.unwrap();
+        assert!(!directory.path().exists() && home.containers.all().is_empty());
+        lay_out_in(ground, &definition, &directory, None).unwrap();
+        assert!(directory.definition().unwrap().is_some());
+    }
 
     fn words(list: &[&str]) -> Option<Vec<String>> {
         Some(list.iter().map(|&word| word.to_owned()).collect())

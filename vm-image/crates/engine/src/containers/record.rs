@@ -4,7 +4,7 @@
 //! `state.json` is where it stands, written at each change. Both carry a version, and older ones are migrated. A rename makes each change all or nothing for a crash of the engine.
 //!
 //! A power cut takes what was not synced, so what a client was told, and what stays true, is synced before it is told:
-//! that there is such a container ([`Directory::make`]), that a start of it was asked for (while the start goes on), how
+//! that there is such a container ([`Directory::define`]), that a start of it was asked for (while the start goes on), how
 //! it ended. What is true for one boot only (that it runs) is not: the next engine asks the shims, and a container that was
 //! started and has no shim was killed, by whatever ended its machine: 137. So it cannot read as running, nor as one that
 //! never ran. A removal is synced as well, but for a container that goes at its end, and would go again. The overlay's
@@ -173,13 +173,17 @@ impl Directory {
         self.0.join("resolv.conf")
     }
 
-    /// Makes the directory with what a new container has in it, all of it on disk when this returns.
-    pub(crate) fn make(&self, definition: &Definition) -> io::Result<()> {
+    /// Makes the directory with an empty layer. It is no container's before it is [defined](Self::define).
+    pub(crate) fn make(&self) -> io::Result<()> {
         std::fs::create_dir(&self.0)?;
         std::fs::create_dir(self.0.join("rootfs"))?;
         std::fs::create_dir(self.upper())?;
-        std::fs::create_dir(self.work())?;
-        write(&self.0.join(DEFINITION_FILE), definition, Lasting::BeyondPower)?;
+        std::fs::create_dir(self.work())
+    }
+
+    /// Makes a container of it: the last step, and all is on disk when this returns.
+    pub(crate) fn define(&self, definition: &Definition) -> io::Result<()> {
+        self.write_definition(definition)?;
         self.0.parent().map_or(Ok(()), sync)
     }
 
@@ -274,11 +278,18 @@ mod tests {
         }
     }
 
+    fn made(root: &Path) -> Directory {
+        let directory = Directory::new(root, "c");
+        directory.make().unwrap();
+        assert!(directory.definition().unwrap().is_none(), "it is not finished");
+        directory.define(&definition()).unwrap();
+        directory
+    }
+
     #[test]
     fn what_is_written_is_read_again() {
         let root = tempfile::tempdir().unwrap();
-        let directory = Directory::new(root.path(), "c");
-        directory.make(&definition()).unwrap();
+        let directory = made(root.path());
         let read = directory.definition().unwrap().unwrap();
         assert_eq!((read.config, read.host_config), (definition().config, definition().host_config));
         assert_eq!(directory.standing().unwrap(), None);
@@ -293,8 +304,7 @@ mod tests {
     #[test]
     fn an_empty_definition_is_one_that_was_never_finished() {
         let root = tempfile::tempdir().unwrap();
-        let directory = Directory::new(root.path(), "c");
-        directory.make(&definition()).unwrap();
+        let directory = made(root.path());
         std::fs::write(directory.path().join(DEFINITION_FILE), "").unwrap();
         assert!(directory.definition().unwrap().is_none());
         std::fs::remove_file(directory.path().join(DEFINITION_FILE)).unwrap();
@@ -306,8 +316,7 @@ mod tests {
     #[test]
     fn a_newer_version_is_refused_by_the_name_of_its_file() {
         let root = tempfile::tempdir().unwrap();
-        let directory = Directory::new(root.path(), "c");
-        directory.make(&definition()).unwrap();
+        let directory = made(root.path());
         for version in [0, VERSION + 1] {
             let text = format!(r#"{{"version":{version},"state":"new"}}"#);
             std::fs::write(directory.path().join(STATE_FILE), text).unwrap();

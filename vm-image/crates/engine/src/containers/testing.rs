@@ -62,7 +62,9 @@ impl Home {
 
     /// Puts a container on the disk.
     pub(super) fn lay_out(&self, definition: &Definition) {
-        self.containers.ground.directory(&definition.id).make(definition).unwrap();
+        let directory = self.containers.ground.directory(&definition.id);
+        directory.make().unwrap();
+        directory.define(definition).unwrap();
     }
 
     /// A container in this state.
