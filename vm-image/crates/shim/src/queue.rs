@@ -22,6 +22,13 @@ impl Queue {
         self.len() == 0
     }
 
+    /// What waits, which does so no more.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        let Self { mut bytes, sent } = std::mem::take(self);
+        bytes.drain(..sent);
+        bytes
+    }
+
     /// Sends bytes, and keeps what is not taken: all of them if others wait before them. In the usual case nothing is copied.
     pub(crate) fn send(&mut self, head: &[u8], body: &[u8], to: &mut impl Write) -> io::Result<()> {
         let mut taken = 0;

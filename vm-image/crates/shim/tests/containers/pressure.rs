@@ -7,11 +7,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use caisson_shim::proto::{Reply, Request, State};
-use caisson_shim::{LogFile, LogTarget};
+use caisson_shim::{LogFile, LogTarget, Stdin};
 use flate2::read::GzDecoder;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::rig::{Rig, Shim, able, demultiplex, read_until};
+use crate::rig::{Rig, Shim, able, demultiplex, read_until, send};
 
 /// Waits for what must come.
 fn until(what: &str, mut come: impl FnMut() -> bool) {
@@ -197,6 +197,33 @@ fn a_log_that_is_not_waited_for_has_all_when_its_writer_keeps_up() {
     let mut failing = unblocking("", 1 << 20).with(|spec| spec["process"]["args"][0] = "nope".into()).spawn();
     failing.start().unwrap_err();
     failing.gone();
+}
+
+#[test]
+fn where_a_log_s_writer_is_killed_another_goes_on() {
+    if !able() {
+        return;
+    }
+    const LINES: usize = 5000;
+    let script = format!("seq 100; read go; seq 101 {LINES}; echo done >&2; read end; echo {}", LINES + 1);
+    let mut shim = unblocking(&script, 1 << 20).stdin(Stdin::Open).spawn();
+    let (_, mut streams) = shim.ask(&Request::Attach { stdin: true, stdout: false, stderr: true });
+    shim.start().unwrap();
+    until("the first lines", || logged(&shim).len() == 100);
+    // Who is killed sooner has no successor.
+    std::thread::sleep(Duration::from_secs(1));
+    let writer = log_writer(&shim);
+    kill_process(writer, Signal::STOP).unwrap();
+    send(&mut streams, "go\n");
+    read_until(&mut streams, "done\n");
+    assert_eq!(logged(&shim).len(), 100);
+    kill_process(writer, Signal::KILL).unwrap();
+    until("what waited", || logged(&shim).len() == LINES);
+    send(&mut streams, "end\n");
+    assert_eq!(shim.wait().code, 0);
+    assert!(logged(&shim).into_iter().eq(1..=LINES + 1));
+    assert!(shim.process.wait().unwrap().success());
+    assert!(shim.says().contains("another goes on"), "{}", shim.says());
 }
 
 #[test]
