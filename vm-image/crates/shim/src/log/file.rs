@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 use caisson_shim::LogFile;
 
-use super::BATCH;
 use super::compress::Compressor;
+use super::{BATCH, torn};
 
 /// How much room the buffer keeps when it is empty.
 const KEPT: usize = 64 << 10;
@@ -44,7 +44,10 @@ impl Rotated {
         if let Some(parent) = what.path.parent() {
             fs::create_dir_all(parent)?;
         }
-        let file = create(&what.path)?;
+        let mut file = create(&what.path)?;
+        if let Err(error) = torn::complete(&mut file, what.format) {
+            eprintln!("complete the last entry of the log: {error}");
+        }
         let length = file.metadata()?.len();
         Ok(Self {
             path: what.path.clone(),
@@ -173,7 +176,7 @@ impl Rotated {
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)
 }
 
 fn numbered(path: &Path, number: u32, ending: &str) -> PathBuf {

@@ -10,6 +10,7 @@ mod file;
 mod json;
 mod local;
 mod ring;
+mod torn;
 mod unread;
 mod writer;
 
