@@ -35,8 +35,22 @@ pub(super) struct Rotated {
     compresses: bool,
     compressor: Compressor,
     buffer: Vec<u8>,
-    /// The last write failed, and this has been said.
-    failing: bool,
+    writes: Trouble,
+    rotations: Trouble,
+}
+
+/// Whether something goes wrong. It is said when that begins, not each time: a container may write for years.
+#[derive(Debug, Default)]
+struct Trouble {
+    lasts: bool,
+}
+
+impl Trouble {
+    /// Takes note of how it went this time; the error if there was none before.
+    fn begins(&mut self, result: io::Result<()>) -> Option<io::Error> {
+        let lasted = std::mem::replace(&mut self.lasts, result.is_err());
+        result.err().filter(|_| !lasted)
+    }
 }
 
 impl Rotated {
@@ -58,7 +72,8 @@ impl Rotated {
             compresses: what.compress,
             compressor: Compressor::default(),
             buffer: Vec::new(),
-            failing: false,
+            writes: Trouble::default(),
+            rotations: Trouble::default(),
         })
     }
 
@@ -80,25 +95,22 @@ impl Rotated {
         }
         let entry = self.buffer.split_off(begin);
         self.flush();
-        if let Err(error) = self.rotate() {
+        let rotated = self.rotate();
+        if let Some(error) = self.rotations.begins(rotated) {
             eprintln!("rotate the log: {error}; it grows");
         }
         self.buffer = entry;
     }
 
-    /// Writes all or nothing, so that the file never has half an entry. A full disk must not stop the container; the shim says once that
-    /// entries are lost, as long as they are.
+    /// Writes all or nothing, so that the file never has half an entry. A full disk must not stop the container.
     pub(super) fn flush(&mut self) {
         if self.buffer.is_empty() {
             return;
         }
-        let result = self.try_flush();
-        if let Err(error) = &result
-            && !self.failing
-        {
+        let written = self.try_flush();
+        if let Some(error) = self.writes.begins(written) {
             eprintln!("write the log: {error}; entries are lost");
         }
-        self.failing = result.is_err();
         self.buffer.clear();
         // One long entry must not cost its memory for good.
         self.buffer.shrink_to(KEPT);
@@ -252,6 +264,32 @@ mod tests {
     }
 
     #[test]
+    fn trouble_is_told_when_it_begins() {
+        let mut trouble = Trouble::default();
+        let failure = || Err(io::ErrorKind::StorageFull.into());
+        let told: Vec<bool> = [failure(), failure(), Ok(()), Ok(()), failure()]
+            .into_iter()
+            .map(|result| trouble.begins(result).is_some())
+            .collect();
+        assert_eq!(told, [true, false, false, false, true]);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_rotated_grows() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("log");
+        // What the oldest is called is no file.
+        fs::create_dir(numbered(&path, 2, "")).unwrap();
+        let mut log = Log::of(&what(path.clone(), Some(1), 3)).unwrap();
+        Lines::new("stdout").write(b"1\n2\n3\n", &mut log);
+        assert_eq!(texts(&path), ["1\n", "2\n", "3\n"]);
+        assert!(file_of(&mut log).rotations.lasts);
+        fs::remove_dir(numbered(&path, 2, "")).unwrap();
+        Lines::new("stdout").write(b"4\n", &mut log);
+        assert_eq!((texts(&path), file_of(&mut log).rotations.lasts), (vec!["4\n".into()], false));
+    }
+
+    #[test]
     fn one_file_alone_begins_anew() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("log");
@@ -301,7 +339,7 @@ mod tests {
             for _ in 0..300 {
                 lines.write(b"a line that is not short\nand another\n", &mut log);
             }
-            assert!(file_of(&mut log).failing);
+            assert!(file_of(&mut log).writes.lasts);
             fs::read_to_string(path.join("log")).unwrap()
         };
         let text = std::thread::spawn(fill).join().unwrap();
