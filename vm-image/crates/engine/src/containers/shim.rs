@@ -41,6 +41,9 @@ const SERVES_ALONE_AFTER: Duration = Duration::from_secs(1);
 /// How long a shim may take to exit once its container has ended.
 const EXITS_WITHIN: Duration = Duration::from_secs(10);
 
+/// How many bytes at most the engine's log has of what a shim said.
+const TROUBLES_TOLD: usize = 4 << 10;
+
 /// A container's bundle and the shim in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Shim {
@@ -104,8 +107,12 @@ impl Shim {
         Ok(ShimProcess { shim: self.clone(), pid })
     }
 
-    /// Removes the bundle.
+    /// Removes the bundle, with which goes what the shim said to nobody.
     pub(crate) fn clear(&self) -> io::Result<()> {
+        let troubles = self.troubles();
+        if !troubles.is_empty() {
+            warn!(bundle = %self.bundle.display(), troubles, "a shim had its troubles");
+        }
         match std::fs::remove_dir_all(&self.bundle) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -293,8 +300,14 @@ impl Shim {
 
     /// What the shim said to nobody: why it failed.
     pub(crate) fn last_words(&self) -> String {
-        let log = std::fs::read_to_string(self.bundle.join(LOG_FILE)).unwrap_or_default();
-        log.lines().last().unwrap_or_default().to_owned()
+        self.troubles().lines().last().unwrap_or_default().to_owned()
+    }
+
+    /// The last of all that it said to nobody.
+    fn troubles(&self) -> String {
+        let said = std::fs::read(self.bundle.join(LOG_FILE)).unwrap_or_default();
+        let last = &said[said.len().saturating_sub(TROUBLES_TOLD)..];
+        String::from_utf8_lossy(last).trim_end().to_owned()
     }
 }
 
@@ -426,6 +439,16 @@ mod tests {
         assert_eq!(shim.answered_within(AT_ONCE).await, Word::None, "it is late");
         drop(listener);
         assert_eq!(shim.answered_within(AT_ONCE).await, Word::Gone, "it has gone");
+    }
+
+    #[test]
+    fn what_a_shim_said_last_is_known_and_no_more_than_that() {
+        let (_root, shim) = shim();
+        assert_eq!((shim.troubles(), shim.last_words()), (String::new(), String::new()));
+        let said = [&"again\n".repeat(10_000), "at last\n"].concat();
+        std::fs::write(shim.bundle.join(LOG_FILE), said).unwrap();
+        assert!(shim.troubles().len() <= TROUBLES_TOLD && shim.troubles().ends_with("again\nat last"));
+        assert_eq!(shim.last_words(), "at last");
     }
 
     #[tokio::test]
