@@ -37,12 +37,32 @@ impl Containers {
         refuse_if_going(handle, &state)?;
         let pause = wishes.pause && state.running().is_some_and(|running| !running.paused);
         // As in dockerd, one that cannot be paused is committed as it runs.
-        let paused = pause && handle.pause().await.is_ok();
+        let paused = pause && self.pause_for_a_moment(handle).await;
         let committed = self.commit_as_it_is(handle, wishes).await;
-        if paused && let Err(error) = handle.unpause().await {
-            warn!(id = handle.short_id(), %error, "a container that was paused for a commit does not go on");
+        if paused {
+            self.go_on(handle).await;
         }
         committed
+    }
+
+    /// Pauses a container so that it goes on even if this engine does not; whether it could.
+    async fn pause_for_a_moment(&self, handle: &Handle) -> bool {
+        let shim = self.ground.shim_of(&handle.id);
+        if shim.note_pause().is_err() {
+            return false;
+        }
+        let paused = handle.pause().await.is_ok();
+        if !paused {
+            shim.clear_pause();
+        }
+        paused
+    }
+
+    async fn go_on(&self, handle: &Handle) {
+        if let Err(error) = handle.unpause().await {
+            warn!(id = handle.short_id(), %error, "a container that was paused for a commit does not go on");
+        }
+        self.ground.shim_of(&handle.id).clear_pause();
     }
 
     async fn commit_as_it_is(&self, handle: &Handle, wishes: CommitWishes) -> Result<ImageId, ApiError> {
@@ -220,7 +240,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::remove::RemoveOptions;
-    use super::super::testing::{Home, definition, exited};
+    use super::super::testing::{Home, definition, exited, running};
     use super::*;
 
     #[tokio::test]
@@ -247,5 +267,17 @@ mod tests {
         let home = Home::new().await;
         let handle = home.adopt(definition("whole"), exited(0));
         home.containers.commit(&handle, CommitWishes::default()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_cannot_be_paused_is_committed_as_it_runs() {
+        let home = Home::new().await;
+        let definition = definition("runs");
+        // It has no cgroup.
+        home.serve_shim(&definition.id, |_| None);
+        let handle = home.adopt(definition, running(1));
+        let wishes = || CommitWishes { pause: true, ..CommitWishes::default() };
+        home.containers.commit(&handle, wishes()).await.unwrap();
+        assert!(!home.containers.ground.shim_of(&handle.id).clear_pause(), "no engine has to let it go on");
     }
 }

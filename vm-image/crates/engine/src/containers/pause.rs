@@ -1,7 +1,9 @@
 //! Pausing: the freezer of the container's cgroup.
 
 use caisson_runtime::cgroup::Cgroup;
+use tracing::warn;
 
+use super::shim::Shim;
 use super::spec::cgroup_path;
 use super::state::{Running, State};
 use super::task::{Request, Task};
@@ -20,9 +22,16 @@ impl Handle {
     }
 }
 
-/// Whether the container's processes are frozen: what a new engine finds is as the one before left it.
-pub(super) fn is_frozen(definition: &Definition) -> bool {
-    Cgroup::of(Some(&cgroup_path(definition))).is_some_and(|cgroup| cgroup.is_frozen())
+/// Whether the container's processes are frozen: what a new engine finds is as the one before left it. One that was paused for a moment by an
+/// engine that was killed in it goes on.
+pub(super) fn is_frozen(definition: &Definition, shim: &Shim) -> bool {
+    let Some(cgroup) = Cgroup::of(Some(&cgroup_path(definition))) else { return false };
+    if shim.clear_pause()
+        && let Err(error) = cgroup.set_frozen(false)
+    {
+        warn!(id = definition.short_id(), %error, "a container that was paused for a moment does not go on");
+    }
+    cgroup.is_frozen()
 }
 
 impl Task {
@@ -62,5 +71,31 @@ impl Task {
             .ok_or_else(|| ApiError::internal("there is no cgroup v2 on this system"))?;
         let done = tokio::task::spawn_blocking(move || cgroup.set_frozen(frozen)).await?;
         done.map_err(|error| ApiError::internal(chain(&error)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::definition;
+    use super::*;
+
+    #[test]
+    fn who_was_paused_for_a_moment_goes_on() {
+        let bundles = tempfile::tempdir().unwrap();
+        let definition = definition(&format!("paused{}", std::process::id()));
+        let shim = Shim::new(bundles.path(), &definition.id);
+        std::fs::create_dir(bundles.path().join(&definition.id)).unwrap();
+        let made = Cgroup::of(Some(&cgroup_path(&definition)))
+            .filter(|cgroup| std::fs::create_dir_all(cgroup.directory()).is_ok());
+        let Some(cgroup) = made else {
+            eprintln!("skipped: needs a cgroup v2 that may be written to");
+            return;
+        };
+        cgroup.set_frozen(true).unwrap();
+        assert!(is_frozen(&definition, &shim), "who was paused by a client stays so");
+        shim.note_pause().unwrap();
+        let frozen = is_frozen(&definition, &shim);
+        cgroup.remove().unwrap();
+        assert!(!frozen && !shim.clear_pause());
     }
 }

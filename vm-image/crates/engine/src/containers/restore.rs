@@ -202,7 +202,8 @@ impl Containers {
                     StoredState::Exited(exited) | StoredState::Restarting(exited) => exited.finished_at,
                     StoredState::Created { .. } | StoredState::Running { .. } => Timestamp::ZERO,
                 };
-                let (paused, oom_kills) = (pause::is_frozen(&definition), news::oom_kills(&definition));
+                let paused = pause::is_frozen(&definition, &self.ground.shim_of(&id));
+                let oom_kills = news::oom_kills(&definition);
                 let running = Running { pid, started_at, paused, oom_kills, finished_before, sandbox };
                 (State::Running(running), false)
             }

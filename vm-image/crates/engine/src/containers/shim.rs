@@ -41,6 +41,9 @@ const SERVES_ALONE_AFTER: Duration = Duration::from_secs(1);
 /// How long a shim may take to exit once its container has ended.
 const EXITS_WITHIN: Duration = Duration::from_secs(10);
 
+/// The file in a bundle that says that an engine has paused the container for a moment.
+const PAUSE_FILE: &str = "paused-for-a-moment";
+
 /// How many bytes at most the engine's log has of what a shim said.
 const TROUBLES_TOLD: usize = 4 << 10;
 
@@ -117,6 +120,16 @@ impl Shim {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Notes that the container stands still until this engine lets it go on. An error of the kind `AlreadyExists` says that it does so already.
+    pub(crate) fn note_pause(&self) -> io::Result<()> {
+        File::create_new(self.bundle.join(PAUSE_FILE)).map(drop)
+    }
+
+    /// Takes the note back; whether there was one.
+    pub(crate) fn clear_pause(&self) -> bool {
+        std::fs::remove_file(self.bundle.join(PAUSE_FILE)).is_ok()
     }
 
     /// Runs the container. An error is the shim's own failure, not the container's.
