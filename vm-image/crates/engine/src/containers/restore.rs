@@ -66,9 +66,10 @@ impl Containers {
     pub(crate) async fn restore(&self) -> anyhow::Result<()> {
         self.clear_doomed()?;
         let found = self.look_at_all().await?;
-        self.clear_bundles(&found)?;
         let live = found.iter().filter(|one| one.alive.is_some()).map(|one| one.definition.id.clone());
-        let live: Vec<String> = live.collect();
+        let mut live: Vec<String> = live.collect();
+        live.extend(self.unread_that_run(&found).await?);
+        self.clear_bundles(&live)?;
         let restored = self.ground.networks.restore(&live).await;
         for lost in restored.iter().flat_map(|one| &one.lost) {
             error!(error = %chain(lost), "a published port could not be opened again");
@@ -175,10 +176,22 @@ impl Containers {
         Ok(Some(Found { definition, stored, alive, late, record, was_started }))
     }
 
+    /// Those of the containers that could not be read that run: what they have is left to them, for an engine that can read them.
+    async fn unread_that_run(&self, found: &[Found]) -> anyhow::Result<Vec<String>> {
+        let read: BTreeSet<&str> = found.iter().map(|one| one.definition.id.as_str()).collect();
+        let mut run = Vec::new();
+        for id in self.ids_on_disk()?.into_iter().filter(|id| !read.contains(id.as_str())) {
+            let shim = self.ground.shim_of(&id);
+            if shim.exists() && !shim.is_gone().await {
+                run.push(id);
+            }
+        }
+        Ok(run)
+    }
+
     /// Removes the bundles of all but those that live.
-    fn clear_bundles(&self, found: &[Found]) -> anyhow::Result<()> {
-        let live: BTreeSet<&str> =
-            found.iter().filter(|one| one.alive.is_some()).map(|one| one.definition.id.as_str()).collect();
+    fn clear_bundles(&self, live: &[String]) -> anyhow::Result<()> {
+        let live: BTreeSet<&str> = live.iter().map(String::as_str).collect();
         let root: &Path = &self.ground.shims;
         for entry in std::fs::read_dir(root).with_context(|| format!("could not read {}", root.display()))? {
             let entry = entry?;
@@ -371,7 +384,7 @@ fn exited(started_at: Timestamp, record: ExitRecord) -> Exited {
 #[cfg(test)]
 mod tests {
     use caisson_images::ImportOptions;
-    use caisson_shim::proto::{FailureKind, StartFailure, UnixNanos};
+    use caisson_shim::proto::{FailureKind, Reply, StartFailure, UnixNanos};
 
     use super::super::testing::{Home, definition};
     use super::*;
@@ -407,6 +420,27 @@ mod tests {
             home.containers.all().iter().map(|handle| handle.definition().name.clone()).collect();
         left.sort();
         assert_eq!(left, ["stays", "unasked"]);
+    }
+
+    #[tokio::test]
+    async fn who_runs_and_cannot_be_read_keeps_its_shim() {
+        let home = Home::new().await;
+        let ground = &home.containers.ground;
+        let unread = |name: &str| {
+            let definition = definition(name);
+            home.lay_out(&definition);
+            let file = ground.directory(&definition.id).path().join("container.json");
+            std::fs::write(file, r#"{"version":9}"#).unwrap();
+            definition.id
+        };
+        let (runs, ended) = (unread("runs"), unread("ended"));
+        home.serve_shim(&runs, |_| {
+            Some(Reply::State(ShimState::Running { pid: 1, started_at: UnixNanos(1) }))
+        });
+        std::fs::create_dir(ground.shims.join(&ended)).unwrap();
+        home.containers.restore().await.unwrap();
+        assert!(ground.shim_of(&runs).exists() && !ground.shim_of(&ended).exists());
+        assert!([runs, ended].iter().all(|id| ground.directory(id).path().exists()));
     }
 
     fn running() -> StoredState {
