@@ -295,9 +295,17 @@ impl Shim {
 
     /// Returns when an added process has ended: how, if the shim or the record that it left says so.
     pub(crate) async fn exec_ended(&self, id: &str) -> Option<ExitRecord> {
-        match self.ask(&Request::ExecWait { id: id.to_owned() }).await {
-            Ok(Reply::Exited(record)) => Some(record),
-            _ => read_record(&exec_record(&self.bundle, id)),
+        let record = exec_record(&self.bundle, id);
+        loop {
+            match self.ask(&Request::ExecWait { id: id.to_owned() }).await {
+                Ok(Reply::Exited(record)) => return Some(record),
+                Ok(_) => return read_record(&record),
+                Err(error) => debug!(%error, exec = id, "a shim does not tell of a process"),
+            }
+            if self.answered().await.is_none() {
+                return read_record(&record);
+            }
+            tokio::time::sleep(ASKS_AGAIN).await;
         }
     }
 
@@ -472,6 +480,22 @@ mod tests {
             lost.swap(true, std::sync::atomic::Ordering::Relaxed).then_some(Reply::State(State::Created))
         });
         assert_eq!(shim.answered().await, Some(State::Created));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_lost_is_no_process_end() {
+        let (_root, shim) = shim();
+        let lost = std::sync::atomic::AtomicBool::new(false);
+        serve(&shim.bundle, move |request| match request {
+            Request::State => Some(Reply::State(State::Running { pid: 1, started_at: UnixNanos(1) })),
+            _ => lost.swap(true, std::sync::atomic::Ordering::Relaxed).then_some(Reply::Exited(ExitRecord {
+                code: 3,
+                finished_at: UnixNanos(1),
+                oom_killed: false,
+                failure: None,
+            })),
+        });
+        assert_eq!(shim.exec_ended("added").await.map(|record| record.code), Some(3));
     }
 
     fn process(shim: &Shim) -> (Pid, ShimProcess) {
