@@ -156,12 +156,18 @@ fn wait_until_reaped(pid: u32) {
 /// The process that writes the log of a shim that does not wait for it.
 fn log_writer(shim: &Shim) -> Pid {
     let children = format!("/proc/{0}/task/{0}/children", shim.process.id());
-    let children = fs::read_to_string(children).unwrap();
     let writes = |child: &&str| {
         fs::read_to_string(format!("/proc/{child}/cmdline")).is_ok_and(|line| line.contains("--write-log"))
     };
-    let writer = children.split_whitespace().find(writes).expect("there is a writer");
-    Pid::from_raw(writer.parse().unwrap()).unwrap()
+    let mut writer = None;
+    // One that has just been made has no words yet.
+    until("there is no writer", || {
+        let children = fs::read_to_string(&children).unwrap();
+        writer =
+            children.split_whitespace().find(writes).and_then(|child| Pid::from_raw(child.parse().unwrap()));
+        writer.is_some()
+    });
+    writer.unwrap()
 }
 
 /// How much memory is a process' own.
