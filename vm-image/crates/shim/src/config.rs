@@ -87,7 +87,8 @@ pub struct ShimConfig {
     pub stdin: Stdin,
     /// Where the output is kept.
     pub log: LogTarget,
-    /// Where [`ExitRecord`](crate::proto::ExitRecord) is written, as JSON, atomically, before any `Wait` is answered.
+    /// Where [`ExitRecord`](crate::proto::ExitRecord) is written, as JSON, atomically: when the process has ended, before the rest of its output
+    /// is read and any `Wait` is answered.
     ///
     /// Outside the bundle, so that it outlives it. An older file at this path is replaced.
     pub exit_record: PathBuf,

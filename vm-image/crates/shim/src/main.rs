@@ -4,7 +4,7 @@
 //! does too. It has one thread, because it clones itself to make the container, and little memory, because there may be a thousand.
 //!
 //! ```text
-//! Created --Start--> Running --process ends, output drained, record written--> Exited --clients served--> gone
+//! Created --Start--> Running --process ends, record written, output drained--> Exited --clients served--> gone
 //!    |  \--Start fails: record written----------------------------------------^
 //!    \--Discard--> gone
 //! ```

@@ -66,8 +66,8 @@ enum Stage {
     Draining {
         container: Running,
         started_at: UnixNanos,
-        code: i32,
-        finished_at: UnixNanos,
+        /// How it ended, as far as is known; it is on disk.
+        record: ExitRecord,
         /// All has been read that will be.
         read: bool,
         give_up_at: Instant,
@@ -338,7 +338,9 @@ impl Shim {
                 Reply::Started { pid, started_at, steps }
             }
             Err(failure) => {
-                self.finish(exit::never_ran(failure.clone()));
+                let record = exit::never_ran(failure.clone());
+                self.write_down(&record);
+                self.finish(record);
                 Reply::Failed(failure)
             }
         }
@@ -377,9 +379,13 @@ impl Shim {
         }
         self.execs.kill();
         self.input = Input::Closed;
-        let give_up_at = Instant::now() + DRAIN_WITHIN;
-        let (finished_at, read) = (now(), false);
-        self.stage = Stage::Draining { container, started_at, code, finished_at, read, give_up_at };
+        self.count_oom_kills();
+        let oom_killed = self.oom_kills.count() > 0;
+        let record = ExitRecord { code, finished_at: now(), oom_killed, failure: None };
+        // The rest may take a while, in which the shim can be killed.
+        self.write_down(&record);
+        let (read, give_up_at) = (false, Instant::now() + DRAIN_WITHIN);
+        self.stage = Stage::Draining { container, started_at, record, read, give_up_at };
         for name in [StreamName::Stdout, StreamName::Stderr] {
             let (clients, framed) = (&mut self.clients, !self.terminal);
             self.outputs.drain(name, |name, bytes| clients.deliver(Whose::Container, name, bytes, framed));
@@ -420,21 +426,29 @@ impl Shim {
     fn clear_away(&mut self) {
         // Of a process that was killed the end may be seen before the reason.
         self.count_oom_kills();
-        let Stage::Draining { container, code, finished_at, .. } = &self.stage else { return };
+        let Stage::Draining { container, record, .. } = &self.stage else { return };
         let oom_killed = self.oom_kills.count() > 0;
-        let record = ExitRecord { code: *code, finished_at: *finished_at, oom_killed, failure: None };
+        let is_news = oom_killed != record.oom_killed;
+        let record = ExitRecord { oom_killed, ..record.clone() };
         self.oom_kills = OomKills::default();
         if let Some(Err(error)) = container.cgroup.as_ref().map(caisson_runtime::cgroup::Cgroup::remove) {
             eprintln!("remove the cgroup: {error}");
         }
+        if is_news {
+            self.write_down(&record);
+        }
         self.finish(record);
     }
 
-    fn finish(&mut self, record: ExitRecord) {
-        self.outputs.end();
-        if let Err(error) = exit::write(&record, &self.config.exit_record) {
+    fn write_down(&self, record: &ExitRecord) {
+        if let Err(error) = exit::write(record, &self.config.exit_record) {
             eprintln!("write {}: {error}", self.config.exit_record.display());
         }
+    }
+
+    /// Tells everybody how it ended, which is on disk.
+    fn finish(&mut self, record: ExitRecord) {
+        self.outputs.end();
         self.clients.finish(Whose::Container, &Reply::Exited(record.clone()));
         self.stage = Stage::Exited(record);
     }

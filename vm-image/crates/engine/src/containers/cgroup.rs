@@ -43,6 +43,9 @@ fn began(pid: u32) -> Option<u64> {
 pub(super) async fn remove(definition: &Definition) {
     let Some(cgroup) = Cgroup::of(Some(&cgroup_path(definition))) else { return };
     let directory = cgroup.directory().to_owned();
+    if !directory.exists() {
+        return;
+    }
     let removed =
         tokio::task::spawn_blocking(move || cgroup.remove()).await.unwrap_or_else(|e| Err(e.into()));
     if let Err(error) = removed {
@@ -52,7 +55,23 @@ pub(super) async fn remove(definition: &Definition) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::task::History;
+    use super::super::testing::{Home, definition, empty_cgroup, running};
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_killed_shim_left_goes_though_it_said_how_its_container_ended() {
+        let home = Home::new().await;
+        let definition = definition(&format!("left{}", std::process::id()));
+        let Some(cgroup) = empty_cgroup(&definition) else { return };
+        home.lay_out(&definition);
+        let directory = home.containers.directory(&definition.id);
+        std::fs::write(directory.exit_record(), r#"{"code":3,"finished_at":1,"oom_killed":false}"#).unwrap();
+        let handle = home.containers.adopt(definition, running(1), History::default());
+        handle.ended_after(0).await;
+        assert_eq!(handle.state().describe().exit_code, 3);
+        assert!(!cgroup.directory().exists());
+    }
 
     #[test]
     fn the_first_process_is_the_oldest_one() {

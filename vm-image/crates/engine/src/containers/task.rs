@@ -281,9 +281,8 @@ impl Task {
 
     pub(super) async fn ended(&mut self, record: Option<ExitRecord>) {
         let State::Running(running) = self.state() else { return };
-        if record.is_none() {
-            cgroup::remove(&self.definition).await;
-        }
+        // A shim that was killed has left it, also if it came to say how its container ended.
+        cgroup::remove(&self.definition).await;
         self.let_go_of(&running).instrument(trace_span!("end: network and volumes given back")).await;
         let exited = how_it_ended(&running, record);
         info!(code = exited.exit_code, "container ended");

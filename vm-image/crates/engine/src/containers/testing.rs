@@ -9,6 +9,7 @@ use caisson_docker_api::time::Timestamp;
 use caisson_guest_proto::{read_frame, write_frame};
 use caisson_images::Store;
 use caisson_networks::{Networks, Options, Publisher, Sandbox};
+use caisson_runtime::cgroup::Cgroup;
 use caisson_shim::config::SOCKET_FILE;
 use caisson_shim::proto::{Reply, Request};
 use caisson_volumes::Volumes;
@@ -18,6 +19,7 @@ use super::exec::Execs;
 use super::health::Healths;
 use super::quota::Quota;
 use super::record::Definition;
+use super::spec::cgroup_path;
 use super::state::{Exited, FailedRemovals, Running, State, Status};
 use super::support::Support;
 use super::task::History;
@@ -115,6 +117,16 @@ pub(super) fn definition(name: &str) -> Definition {
         path: "true".into(),
         args: Vec::new(),
     }
+}
+
+/// An empty cgroup of a container's; says so where it cannot be had.
+pub(super) fn empty_cgroup(definition: &Definition) -> Option<Cgroup> {
+    let cgroup = Cgroup::of(Some(&cgroup_path(definition)));
+    let made = cgroup.filter(|cgroup| std::fs::create_dir_all(cgroup.directory()).is_ok());
+    if made.is_none() {
+        eprintln!("skipped: needs a cgroup v2 that may be written to");
+    }
+    made
 }
 
 /// A container that runs, in no network.

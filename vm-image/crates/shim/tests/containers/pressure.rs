@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use caisson_shim::proto::{Reply, Request, State};
+use caisson_shim::proto::{ExitRecord, Reply, Request, State};
 use caisson_shim::{LogFile, LogTarget, Stdin};
 use flate2::read::GzDecoder;
 use rustix::process::{Pid, Signal, kill_process};
@@ -261,4 +261,22 @@ fn a_log_that_stands_still_and_is_not_waited_for_holds_up_nothing() {
     assert!((2000..10_000).contains(&kept.len()), "{} lines", kept.len());
     assert!(kept.iter().copied().eq(1..=kept.len()));
     shim.gone();
+}
+
+#[test]
+fn how_it_ended_outlives_a_shim_that_is_killed_at_the_rest() {
+    if !able() {
+        return;
+    }
+    let mut shim = unblocking("echo line; exit 3", 1 << 20).spawn();
+    let writer = log_writer(&shim);
+    kill_process(writer, Signal::STOP).unwrap();
+    wait_until_reaped(shim.start().unwrap());
+    // Its log is waited for.
+    assert!(matches!(shim.ask(&Request::State).0, Reply::State(State::Running { .. })));
+    shim.process.kill().unwrap();
+    shim.process.wait().unwrap();
+    kill_process(writer, Signal::KILL).unwrap();
+    let record: ExitRecord = serde_json::from_slice(&fs::read(shim.path("exit.json")).unwrap()).unwrap();
+    assert_eq!(record.code, 3);
 }
