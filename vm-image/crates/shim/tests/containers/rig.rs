@@ -328,7 +328,7 @@ fn spec(id: &str, arguments: &[&str]) -> Value {
             "maskedPaths": defaults::masked_paths(),
             "readonlyPaths": defaults::readonly_paths(),
             "resources": {"devices": defaults::device_rules()},
-            "seccomp": defaults::seccomp(&wanted).unwrap(),
+            "seccomp": defaults::seccomp(&wanted, true).unwrap(),
         },
     })
 }
