@@ -223,10 +223,13 @@ fn what_is_added_to_a_container_is_no_better(on: &dyn Subject) -> Result<()> {
     Ok(())
 }
 
-/// Whether a container can make a packet socket. That nobody answers it is another matter.
+/// Prints whether there is none, 0 or 1. That nobody answers is another matter.
+const PACKET_SOCKET: &str = "arping -c1 -w1 -I lo 127.0.0.1 2>&1 | grep -c 'not permitted'";
+
+/// Whether a container can make a packet socket.
 fn opens_packets(on: &dyn Subject, options: &[&str]) -> Result<bool> {
-    let script = "arping -c1 -w1 -I lo 127.0.0.1 2>&1 | grep -c 'not permitted' || true";
-    Ok(run(on, &[options, &["busybox", "sh", "-c", script]].concat())? == "0")
+    let script = format!("{PACKET_SOCKET} || true");
+    Ok(run(on, &[options, &["busybox", "sh", "-c", &script]].concat())? == "0")
 }
 
 fn raw_sockets_go_with_their_right(on: &dyn Subject) -> Result<()> {
@@ -238,7 +241,7 @@ fn raw_sockets_go_with_their_right(on: &dyn Subject) -> Result<()> {
     Ok(())
 }
 
-/// The right is there, so that programs with it on their files start, and only pings come of it.
+/// The right is there, so that programs with it on their files start, and only ICMP comes of it. To look for what is wrong is a reason.
 fn raw_sockets_are_off_unless_asked_for(on: &dyn Subject) -> Result<()> {
     const RIGHT: u64 = 1 << 13;
     ensure!(!opens_packets(on, &[])?);
@@ -247,6 +250,15 @@ fn raw_sockets_are_off_unless_asked_for(on: &dyn Subject) -> Result<()> {
         awk '/CapEff/ {print $2}' /proc/self/status";
     let held = shell(on, script)?;
     ensure!(u64::from_str_radix(&held, 16)? & RIGHT != 0, "{held}");
+    let docker = on.docker();
+    docker.ok(["run", "-d", "--name", "sniffed", "busybox", "sleep", "1000"])?;
+    let look = |options: &[&str]| {
+        let script = format!("{PACKET_SOCKET}; true");
+        docker.ok([&["exec"], options, &["sniffed", "sh", "-c", &script]].concat())
+    };
+    let told = (look(&[])?, look(&["--privileged"])?);
+    docker.ok(["rm", "-f", "sniffed"])?;
+    ensure!(told == ("1".into(), "0".into()), "{told:?}");
     Ok(())
 }
 

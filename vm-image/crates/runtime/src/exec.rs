@@ -21,7 +21,7 @@ use crate::container::{Running, expect_program};
 use crate::failure::{Context, Failure};
 use crate::process::{Accounts, Addition, End, Report, Stdio, channel};
 use crate::rootfs::{Descriptors, Root};
-use crate::spec::Process;
+use crate::spec::{Process, Seccomp};
 
 /// What an added process is.
 #[derive(Debug, Deserialize)]
@@ -33,6 +33,9 @@ pub struct AddedProcess {
     /// More groups, by name or number, looked up in the container.
     #[serde(default)]
     pub group_add: Vec<String>,
+    /// In place of the container's filter.
+    #[serde(default)]
+    pub filter: Option<Seccomp>,
 }
 
 /// A process that is to be added.

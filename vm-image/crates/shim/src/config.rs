@@ -46,13 +46,16 @@ pub fn exec_record(bundle: &Path, id: &str) -> PathBuf {
 
 /// What a process that is to be added to a container is: the side that the engine writes of `caisson_runtime::exec::AddedProcess`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ExecProcess<P> {
+pub struct ExecProcess<P, F> {
     /// The OCI spec's `process`.
     pub process: P,
     /// As [`ShimConfig::user`].
     pub user: Option<String>,
     /// As [`ShimConfig::group_add`].
     pub group_add: Vec<String>,
+    /// The OCI spec's `seccomp` for this process; the container's, if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<F>,
 }
 
 /// What the shim must know beyond the OCI spec.

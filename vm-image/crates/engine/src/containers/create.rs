@@ -11,7 +11,7 @@ use tracing::{Instrument, info, trace_span};
 use super::mounts::Mounting;
 use super::mounts::making::Making;
 use super::record::{Definition, Directory, Lasting};
-use super::spec::raw_sockets::RawSockets;
+use super::spec::raw_sockets;
 use super::state::{Created, State};
 use super::task::History;
 use super::{Containers, Ground, environment, names, networks, ports, remove, spec, users, validate};
@@ -49,6 +49,7 @@ impl Containers {
             merge(&mut config, &image.config.run());
         }
         let (path, args) = command(&mut config)?;
+        let raw_sockets = raw_sockets::are_asked_for(&host_config)?;
         complete(&mut host_config);
         self.resolve_shared(&mut host_config)?;
         warnings.extend(spec::rights::SecurityOptions::parse(&host_config)?.warnings());
@@ -76,8 +77,6 @@ impl Containers {
         let (mounts, _making) = claimed.instrument(trace_span!("create: mounts claimed")).await?;
         let release = |mounts: &[Mounting]| self.ground.release_volumes(&id, mounts.iter(), true);
         let name = self.reserve(&name, &id).inspect_err(|_| release(&mounts))?;
-        let architecture = image.as_ref().map_or("", |image| &image.config.architecture);
-        let raw_sockets = RawSockets::of_new(&host_config, architecture)?;
         let image = image.map(|image| image.id);
         let definition = Definition {
             id: id.clone(),

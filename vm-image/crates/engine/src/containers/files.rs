@@ -130,7 +130,7 @@ mod tests {
             networks: Default::default(),
             links: Vec::new(),
             mounts: Vec::new(),
-            raw_sockets: Default::default(),
+            raw_sockets: false,
             path: String::new(),
             args: Vec::new(),
         }

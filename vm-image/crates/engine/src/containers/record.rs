@@ -25,7 +25,6 @@ use serde_json::{Map, Value};
 
 use super::links::LegacyLink;
 use super::mounts::Mounting;
-use super::spec::raw_sockets::RawSockets;
 use super::state::Exited;
 
 /// What this engine writes. It reads that and all before: see [`MIGRATIONS`].
@@ -54,12 +53,16 @@ pub(crate) struct Definition {
     pub(crate) links: Vec<LegacyLink>,
     /// What is mounted besides what every container has.
     pub(crate) mounts: Vec<Mounting>,
-    /// Containers of engines that knew nothing of it could open them.
-    #[serde(default)]
-    pub(crate) raw_sockets: RawSockets,
+    /// Whether the default filter lets it make raw sockets. Those of engines that knew nothing of it could.
+    #[serde(default = "yes")]
+    pub(crate) raw_sockets: bool,
     /// The first process.
     pub(crate) path: String,
     pub(crate) args: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Definition {
@@ -272,7 +275,7 @@ mod tests {
             networks: BTreeMap::new(),
             links: Vec::new(),
             mounts: Vec::new(),
-            raw_sockets: RawSockets::Filtered,
+            raw_sockets: false,
             path: "sh".into(),
             args: Vec::new(),
         }

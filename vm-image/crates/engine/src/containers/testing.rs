@@ -113,7 +113,7 @@ pub(super) fn definition(name: &str) -> Definition {
         networks: Default::default(),
         links: Vec::new(),
         mounts: Vec::new(),
-        raw_sockets: Default::default(),
+        raw_sockets: false,
         path: "true".into(),
         args: Vec::new(),
     }

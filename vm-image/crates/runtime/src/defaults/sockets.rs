@@ -24,37 +24,58 @@ const TYPE_MASK: u64 = 0xf;
 const DOMAIN: usize = 0;
 const TYPE: usize = 1;
 const PROTOCOL: usize = 2;
+const LEVEL: usize = 1;
+const OPTION: usize = 2;
 
-/// Takes raw and packet sockets out of moby's profile, and `socketcall(2)`, by which 32-bit programs would make them: what it is to do lies
-/// in memory, where no filter looks.
+/// Level and number of `IP_HDRINCL` and `IPV6_HDRINCL`, which has two levels (`rawv6_setsockopt` of `net/ipv6/raw.c`).
+const OWN_HEADERS: [(libc::c_int, libc::c_int); 3] =
+    [(libc::IPPROTO_IP, 3), (libc::IPPROTO_IPV6, 36), (libc::IPPROTO_RAW, 36)];
+
+/// Takes raw and packet sockets out of moby's profile, but for ICMP's.
 pub(super) fn without_raw(mut profile: LinuxSeccomp) -> LinuxSeccomp {
     let mut rules = profile.syscalls().clone().unwrap_or_default();
     for rule in &mut rules {
-        let rest = rule.names().iter().filter(|name| !matches!(name.as_str(), "socket" | "socketcall"));
+        let rest = rule.names().iter().filter(|name| !matches!(name.as_str(), "socket" | "setsockopt"));
         let rest = rest.cloned().collect();
         rule.set_names(rest);
     }
     rules.retain(|rule| !rule.names().is_empty());
-    rules.extend(allowed());
+    rules.extend(sockets());
+    rules.extend(options());
     profile.set_syscalls(Some(rules));
     profile
 }
 
 /// Which sockets there are. A rule's conditions on one argument are alternatives.
-fn allowed() -> Vec<LinuxSyscall> {
+fn sockets() -> Vec<LinuxSyscall> {
     let of_internet = INTERNET.iter().flat_map(|&(family, ping)| {
         let of = |kind| vec![masked(DOMAIN, MASK, family), masked(TYPE, TYPE_MASK, kind)];
         let mut raw = of(libc::SOCK_RAW);
         raw.push(masked(PROTOCOL, MASK, ping));
-        TYPES.map(of).into_iter().chain([raw]).map(rule)
+        TYPES.map(of).into_iter().chain([raw]).map(allow)
     });
     let is_internet = |family: &libc::c_int| INTERNET.iter().any(|(other, _)| other == family);
     let is_open = |family: &libc::c_int| !CLOSED.contains(family) && !is_internet(family);
     let open = FAMILIES.filter(is_open).map(|family| masked(DOMAIN, MASK, family)).collect();
-    of_internet.chain([rule(open)]).collect()
+    of_internet.chain([allow(open)]).collect()
 }
 
-fn rule(conditions: Vec<LinuxSeccompArg>) -> LinuxSyscall {
+/// Which of their options: all but the one by which a raw socket writes its own headers. The rules of a call are looked at in their order.
+fn options() -> Vec<LinuxSyscall> {
+    let no_option = |(level, option)| {
+        let mut rule = allow(vec![masked(LEVEL, MASK, level), masked(OPTION, MASK, option)]);
+        rule.set_names(vec!["setsockopt".into()])
+            .set_action(LinuxSeccompAction::ScmpActErrno)
+            .set_errno_ret(Some(libc::ENOPROTOOPT.unsigned_abs()));
+        rule
+    };
+    // A rule without conditions would come before all others.
+    let mut rest = allow(vec![masked(LEVEL, 0, 0)]);
+    rest.set_names(vec!["setsockopt".into()]);
+    OWN_HEADERS.map(no_option).into_iter().chain([rest]).collect()
+}
+
+fn allow(conditions: Vec<LinuxSeccompArg>) -> LinuxSyscall {
     let mut rule = LinuxSyscall::default();
     rule.set_names(vec!["socket".into()])
         .set_action(LinuxSeccompAction::ScmpActAllow)

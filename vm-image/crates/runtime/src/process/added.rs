@@ -50,11 +50,11 @@ impl Addition<'_> {
     fn become_it(&self, shim: BorrowedFd<'_>) -> Result<i32, Failure> {
         begin(shim)?;
         let spec: Spec = read(self.spec)?;
-        let AddedProcess { mut process, user, group_add } = read(self.process)?;
+        let AddedProcess { mut process, user, group_add, filter } = read(self.process)?;
         if let Some((rows, columns)) = self.size {
             process.console_size = Some(ConsoleSize { height: rows.into(), width: columns.into() });
         }
-        let filter = spec.linux.seccomp.as_ref().map(seccomp::compile).transpose();
+        let filter = filter.as_ref().or(spec.linux.seccomp.as_ref()).map(seccomp::compile).transpose();
         let filter = filter.map_err(|error| Failure::invalid(error.to_string()))?;
         settle_limits(&process, self.open_files)?;
         // From here on `/proc` is the container's.

@@ -169,7 +169,7 @@ impl Shim {
         process["args"] = json!(arguments);
         let file = exec_file(&self.path("bundle"), id);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
-        let process = ExecProcess { process, user: None, group_add: Vec::new() };
+        let process = ExecProcess { process, user: None, group_add: Vec::new(), filter: None::<()> };
         fs::write(file, serde_json::to_vec(&process).unwrap()).unwrap();
         let (id, terminal, size) = (id.to_owned(), false, None);
         self.ask(&Request::Exec { id, terminal, size, stdin: false, stdout: true, stderr: true })

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use caisson_shim::ExecProcess;
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{LinuxSeccomp, Process};
 use serde::{Deserialize, Serialize};
 
 use super::super::record::Definition;
@@ -16,7 +16,7 @@ use crate::error::ApiError;
 #[derive(Serialize)]
 struct ExecFile<'a> {
     #[serde(flatten)]
-    process: ExecProcess<Process>,
+    process: ExecProcess<Process, LinuxSeccomp>,
     wish: &'a Wish,
 }
 
@@ -74,6 +74,7 @@ impl Exec {
             process: spec::added_process(definition, linked, &self.wish)?,
             user: Some(self.wish.user.clone()),
             group_add: definition.host_config.group_add.clone().unwrap_or_default(),
+            filter: spec::added_filter(definition, &self.wish)?,
         };
         let file = ExecFile { process, wish: &self.wish };
         ground

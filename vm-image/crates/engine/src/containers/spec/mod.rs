@@ -18,8 +18,8 @@ use caisson_networks::Sandbox;
 use caisson_runtime::defaults;
 use caisson_runtime::spec::Resources;
 use oci_spec::runtime::{
-    Box as ConsoleSize, BoxBuilder as ConsoleSizeBuilder, Linux, LinuxNamespace, LinuxNamespaceType, Mount,
-    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Root, Spec, User,
+    Box as ConsoleSize, BoxBuilder as ConsoleSizeBuilder, Linux, LinuxNamespace, LinuxNamespaceType,
+    LinuxSeccomp, Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Root, Spec, User,
 };
 
 use super::exec::Wish;
@@ -120,7 +120,7 @@ fn process(definition: &Definition, linked: &[String]) -> Result<Process, ApiErr
         own.collect()
     };
     let cwd = if config.working_dir.is_empty() { "/" } else { &config.working_dir };
-    let (capabilities, no_new_privileges) = (rights::of(definition)?, rights::no_new_privileges(host)?);
+    let (capabilities, no_new_privileges) = (rights::capabilities(host)?, rights::no_new_privileges(host)?);
     process
         .set_terminal(Some(config.tty))
         .set_console_size(console_size(host.console_size))
@@ -153,6 +153,16 @@ pub(super) fn added_process(
         added.set_capabilities(Some(defaults::capability_sets(&rights::everything()?, true)));
     }
     Ok(added)
+}
+
+/// The filter of a process that is added, where it is not the container's: a privileged one, such as `tcpdump` in a container that
+/// misbehaves, may make raw sockets.
+pub(super) fn added_filter(definition: &Definition, wish: &Wish) -> Result<Option<LinuxSeccomp>, ApiError> {
+    if !wish.privileged || definition.raw_sockets {
+        return Ok(None);
+    }
+    let host = &definition.host_config;
+    rights::seccomp(host, &rights::capabilities(host)?, true)
 }
 
 fn console_size([height, width]: [u32; 2]) -> Option<ConsoleSize> {
@@ -199,7 +209,7 @@ fn rlimits(definition: &Definition) -> Result<Vec<PosixRlimit>, ApiError> {
 
 fn linux(definition: &Definition, around: &Around<'_>) -> Result<Linux, ApiError> {
     let host = &definition.host_config;
-    let capabilities = rights::of(definition)?;
+    let capabilities = rights::capabilities(host)?;
     let devices = devices::of(host)?;
     let mut resources = limits::resources(host)?;
     resources.set_devices(Some(devices.rules));
@@ -305,7 +315,7 @@ mod tests {
             networks: Default::default(),
             links: Vec::new(),
             mounts: Vec::new(),
-            raw_sockets: Default::default(),
+            raw_sockets: false,
             path: "sh".into(),
             args: vec!["-c".into()],
         }

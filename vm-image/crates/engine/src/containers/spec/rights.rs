@@ -7,8 +7,6 @@ use caisson_docker_api::container::HostConfig;
 use caisson_runtime::{defaults, profile};
 use oci_spec::runtime::{Capability, LinuxSeccomp};
 
-use super::raw_sockets::RawSockets;
-use crate::containers::record::Definition;
 use crate::error::{ApiError, chain};
 
 /// Every capability that Linux has, in the order of their numbers (`capability.h`).
@@ -160,15 +158,6 @@ pub(super) fn added(host: &HostConfig) -> Result<Vec<String>, ApiError> {
     names("CapAdd", host.cap_add.as_ref().map_or(&[], |list| &list.0))
 }
 
-/// The capabilities that a container is started with.
-pub(super) fn of(definition: &Definition) -> Result<HashSet<Capability>, ApiError> {
-    let mut set = capabilities(&definition.host_config)?;
-    if definition.raw_sockets == RawSockets::WithoutRight {
-        set.remove(&Capability::NetRaw);
-    }
-    Ok(set)
-}
-
 /// Every capability that this kernel knows.
 pub(crate) fn everything() -> Result<HashSet<Capability>, ApiError> {
     let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap_or_default();
@@ -200,12 +189,12 @@ fn capability(name: &str) -> Result<Capability, ApiError> {
 pub(crate) fn seccomp(
     host: &HostConfig,
     capabilities: &HashSet<Capability>,
-    raw_sockets: RawSockets,
+    raw_sockets: bool,
 ) -> Result<Option<LinuxSeccomp>, ApiError> {
     let loaded = match SecurityOptions::parse(host)?.seccomp {
         Some("unconfined") => return Ok(None),
         None | Some("" | "builtin") if host.privileged => return Ok(None),
-        None | Some("" | "builtin") => defaults::seccomp(capabilities, raw_sockets != RawSockets::Filtered),
+        None | Some("" | "builtin") => defaults::seccomp(capabilities, raw_sockets),
         Some(json) => profile::load(json, capabilities),
     };
     loaded.map_err(|e| ApiError::invalid(chain(&e)))
@@ -258,11 +247,8 @@ mod tests {
             |option: &str| HostConfig { security_opt: Some(vec![option.into()]), ..HostConfig::default() };
         assert!(no_new_privileges(&with("no-new-privileges")).unwrap());
         assert!(!no_new_privileges(&with("no-new-privileges=false")).unwrap());
-        assert_eq!(
-            seccomp(&with("seccomp=unconfined"), &HashSet::new(), RawSockets::Filtered).unwrap(),
-            None
-        );
-        let default = seccomp(&HostConfig::default(), &defaults::CAPABILITIES.into(), RawSockets::Filtered);
+        assert_eq!(seccomp(&with("seccomp=unconfined"), &HashSet::new(), false).unwrap(), None);
+        let default = seccomp(&HostConfig::default(), &defaults::CAPABILITIES.into(), false);
         assert!(default.unwrap().is_some());
         assert!(with_warnings("apparmor=docker-default").contains("AppArmor"));
         assert_eq!(with_warnings("apparmor=unconfined") + &with_warnings("label=disable"), "");
