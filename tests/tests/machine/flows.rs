@@ -170,8 +170,8 @@ const KEEP: &str = "use Socket; open STDERR, '>&', STDOUT; my ($host, $port, $co
     for (1 .. $count) { socket(my $s, PF_INET, SOCK_STREAM, 0) or die qq($_: $!); \
     connect($s, sockaddr_in($port, inet_aton($host))) or die qq($_: $!); push @all, $s } print qq(open\\n); sleep";
 
-/// How long it may take until the end of a container has ended its connections. Of thousands some are not told of it, and the machine
-/// notices that within two minutes (`keepalive` of caisson-egress); an emulated one has much to do then.
+/// How long it may take until the end of a container has ended its connections. Of one whose end was lost on the way the machine would notice
+/// within two minutes (`keepalive` of caisson-egress); an emulated one has much to do then.
 const NOTICED: Duration = Duration::from_secs(300);
 
 fn ten_thousand_flows_take_a_file_each_and_end_with_their_containers(machine: &Machine) -> Result<()> {
@@ -199,7 +199,7 @@ fn ten_thousand_flows_take_a_file_each_and_end_with_their_containers(machine: &M
     let grown = open.saturating_sub(before);
     println!("{ALL} connections at once: the daemon has {grown} files more");
     // The docker commands' own come and go.
-    ensure!(grown < ALL + 100, "{grown}");
+    ensure!((ALL - 100..ALL + 100).contains(&grown), "{grown}");
     is_served(machine, &welcome)?;
 
     CONTAINERS.iter().try_for_each(|name| machine.docker().ok(["rm", "-f", name]).map(drop))?;

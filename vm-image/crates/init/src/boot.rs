@@ -84,7 +84,6 @@ const OPEN_FILES: u64 = 1_048_576;
 /// Brings the machine up to the point where it can run programs; returns what the data disk is called.
 pub(crate) fn bring_up() -> anyhow::Result<PathBuf> {
     mount_all(&EARLY)?;
-    start_processors(Path::new("/sys/devices/system/cpu"));
     let modules = Path::new(modules::DIR);
     let index = Index::read(modules)?;
     modules::load_for_devices(modules, &index)?;
@@ -99,6 +98,7 @@ pub(crate) fn bring_up() -> anyhow::Result<PathBuf> {
     setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files })
         .context("could not raise the limit of open files")?;
     caisson_sys::loopback::up().context("could not bring up the loopback interface")?;
+    start_processors(Path::new("/sys/devices/system/cpu"));
     tracing::info!("the root is ready");
     Ok(disks.data)
 }

@@ -25,6 +25,10 @@ const TRACKED: [(&str, &str); 2] =
 /// the rest is thrown away, and nobody is left to say it again.
 const WAITING: [(&str, &str); 1] = [("net/core/netdev_max_backlog", "32768")];
 
+/// How often what a container does not acknowledge is sent again: for some 100 s, and not for a quarter of an hour, which is as long as one
+/// that is gone would keep its connections. Who is only paused, or reads nothing, has a kernel that answers. Containers have their own.
+const SENT_AGAIN: [(&str, &str); 1] = [("net/ipv4/tcp_retries2", "8")];
+
 /// Starts it; tells when it is open. Without it the machine runs all the same, and the log says what is missing.
 pub(crate) fn start() -> watch::Receiver<bool> {
     if let Err(error) = std::fs::write(RESOLV_CONF, format!("nameserver {DNS_ADDRESS}\n")) {
@@ -35,6 +39,7 @@ pub(crate) fn start() -> watch::Receiver<bool> {
         modules::load_ahead(&caisson_egress::MODULES);
         boot::adjust(&TRACKED);
         boot::adjust(&WAITING);
+        boot::adjust(&SENT_AGAIN);
         if let Err(error) = run(&open) {
             tracing::error!("nothing can leave the machine: {error:#}");
         }

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use caisson_sys::memory;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Longer than the pauses of somebody at work, and than the threads of the last call live on.
 const QUIET: Duration = Duration::from_secs(15);
+/// How long those who call and call can keep it from that.
+const AT_LATEST: Duration = Duration::from_secs(300);
 
-/// The calls that were answered, for [`give_back`].
+/// What clients have done, for [`give_back`]: calls that were answered, and connections that have ended, as those do by which
+/// something was pulled or followed.
 #[derive(Debug, Default)]
 pub(crate) struct Calls(Notify);
 
@@ -24,14 +27,16 @@ impl Calls {
     async fn in_pauses(&self, mut work: impl AsyncFnMut()) {
         loop {
             self.0.notified().await;
-            while timeout(QUIET, self.0.notified()).await.is_ok() {}
+            let latest = Instant::now() + AT_LATEST;
+            while timeout(QUIET, self.0.notified()).await.is_ok() && Instant::now() < latest {}
             work().await;
         }
     }
 }
 
-/// Shrinks this process whenever it is quiet; ends only by being dropped.
+/// Shrinks this process whenever it is quiet, for the first time after its start; ends only by being dropped.
 pub(crate) async fn give_back(calls: &Calls) {
+    calls.count();
     calls
         .in_pauses(async || {
             // A thread that panics or cannot be had has kept some memory, which is all.
@@ -74,6 +79,12 @@ mod tests {
             settle(Duration::ZERO).await;
             settle(QUIET * 2).await;
             assert_eq!(done.get(), 2);
+            let begun = Instant::now();
+            while done.get() == 2 {
+                calls.count();
+                settle(QUIET / 2).await;
+                assert!(begun.elapsed() <= AT_LATEST + QUIET, "those who call and call keep it from that");
+            }
         };
         tokio::select! {
             () = given_back => unreachable!("it goes on"),

@@ -53,8 +53,9 @@ async fn accept(listener: UnixListener, engine: Arc<Engine>, calls: &Arc<Calls>)
 }
 
 async fn connection(socket: UnixStream, engine: Arc<Engine>, calls: Arc<Calls>) {
-    let answer = |hijacker, request| -> BoxFuture<'static, Reply> {
-        let (engine, calls) = (engine.clone(), calls.clone());
+    let counted = calls.clone();
+    let answer = move |hijacker, request| -> BoxFuture<'static, Reply> {
+        let (engine, calls) = (engine.clone(), counted.clone());
         Box::pin(async move {
             let reply = answer(engine, hijacker, request).await;
             calls.count();
@@ -62,6 +63,7 @@ async fn connection(socket: UnixStream, engine: Arc<Engine>, calls: Arc<Calls>) 
         })
     };
     carry(socket, answer).await;
+    calls.count();
 }
 
 /// Serves a connection until it ends or is taken over.
