@@ -6,7 +6,7 @@
 //! other one, nor one stream in the way of another.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     io::{self, IoSlice, Read},
     task::{Context, Poll, Waker},
 };
@@ -31,7 +31,7 @@ const MAX_STREAMS: usize = 1 << 16;
 const FIRST_PORT: u32 = 1 << 30;
 
 /// A stream's number on the host; ports can come again while the host still reads an old stream, numbers never do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct StreamId(u64);
 
 /// A guest's stream to a port of the host's that somebody may listen on.
@@ -50,10 +50,10 @@ pub(super) struct Mux {
     streams: HashMap<StreamId, Stream>,
     /// The streams that the guest knows of too.
     wired: HashMap<Ports, StreamId>,
-    /// Packets without data, which go first.
-    control: VecDeque<Packet>,
-    /// How many of those answer a packet of the guest's: all but what asks for a stream. Only the guest's own flood holds it up.
-    answers: usize,
+    /// The streams for which the guest is still to be asked, the first first. They go before all else.
+    requests: BTreeSet<StreamId>,
+    /// Packets without data, each the answer to one of the guest's, which go next.
+    answers: VecDeque<Packet>,
     /// Streams that may have something for the guest.
     ready: VecDeque<StreamId>,
     last: u64,
@@ -268,13 +268,12 @@ impl Mux {
     }
 
     fn answer(&mut self, packet: Packet) {
-        self.answers += 1;
-        self.control.push_back(packet);
+        self.answers.push_back(packet);
     }
 
     /// Whether nothing more is to be [received](Self::receive) before the guest has taken some of what there is for it.
     pub(super) fn is_full(&self) -> bool {
-        self.answers >= MAX_ANSWERS
+        self.answers.len() >= MAX_ANSWERS
     }
 
     /// Asks the guest for a stream to a port; `opened` is told whether it accepts.
@@ -283,9 +282,8 @@ impl Mux {
         let id = self.insert(ports, Some(opened));
         if self.closed {
             self.cut(id);
-        } else if let Some(stream) = self.streams.get_mut(&id) {
-            let request = stream.packet(Op::Request, 0, 0);
-            self.control.push_back(request);
+        } else {
+            self.requests.insert(id);
         }
         id
     }
@@ -329,6 +327,7 @@ impl Mux {
         let port = GuestVsockPort(stream.ports.guest);
         stream.cut(|| ConnectError::Refused(port));
         self.wired.remove(&stream.ports);
+        self.requests.remove(&id);
         if stream.host_gone {
             self.streams.remove(&id);
         }
@@ -354,16 +353,13 @@ impl Mux {
             }
             self.ready.pop_front();
         }
-        !self.control.is_empty()
+        !self.requests.is_empty() || !self.answers.is_empty()
     }
 
     /// The next packet for the guest, with at most so many bytes of data, which are put into `data`. Streams take turns.
     pub(super) fn next_packet(&mut self, most: usize, data: &mut Vec<u8>) -> Option<Packet> {
         data.clear();
-        if let Some(packet) = self.control.pop_front() {
-            if packet.op != Op::Request {
-                self.answers -= 1;
-            }
+        if let Some(packet) = self.next_request().or_else(|| self.answers.pop_front()) {
             return Some(packet);
         }
         if !self.has_packet() {
@@ -377,14 +373,18 @@ impl Mux {
         Some(packet)
     }
 
+    fn next_request(&mut self) -> Option<Packet> {
+        let id = self.requests.pop_first()?;
+        Some(self.streams.get_mut(&id)?.packet(Op::Request, 0, 0))
+    }
+
     /// The machine is gone: every stream ends, and none is opened any more.
     pub(super) fn close(&mut self) {
         self.closed = true;
         for id in self.streams.keys().copied().collect::<Vec<_>>() {
             self.cut(id);
         }
-        self.control.clear();
-        self.answers = 0;
+        self.answers.clear();
     }
 
     /// Reads what the guest has sent, for the host's end. `true` if the guest has to be told.
@@ -444,6 +444,9 @@ impl Mux {
     /// The host's end was dropped: what it wrote still goes to the guest, what the guest sends is thrown away.
     pub(super) fn abandon(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.opening.is_some() {
+            return self.give_up(id);
+        }
         stream.host_ended = true;
         stream.host_gone = true;
         stream.took = stream.took.wrapping_add(stream.from_guest.len() as u32);
@@ -452,6 +455,15 @@ impl Mux {
             self.make_ready(id);
         } else {
             self.streams.remove(&id);
+        }
+    }
+
+    /// Forgets a stream that the guest has not accepted. One that stands still answers none of what it is asked, so that nothing must be left
+    /// of that; if it accepts after all, it hears that there is no such stream.
+    fn give_up(&mut self, id: StreamId) {
+        self.requests.remove(&id);
+        if let Some(stream) = self.streams.remove(&id) {
+            self.wired.remove(&stream.ports);
         }
     }
 }

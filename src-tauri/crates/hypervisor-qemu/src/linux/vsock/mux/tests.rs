@@ -166,11 +166,31 @@ fn a_stream_into_the_guest_is_accepted_refused_or_given_up() {
     }
     let (opened, _) = oneshot::channel();
     let id = bench.mux.open(GuestVsockPort(5), opened);
+    let request = bench.mux.next_packet(0, &mut Vec::new()).unwrap();
     bench.mux.abandon(id);
-    while bench.for_guest().is_some() {}
-    let ports = bench.mux.streams[&id].ports;
-    bench.guest_says(ports, Op::Response, 0, b"");
-    assert_eq!(bench.for_guest().unwrap().0, Op::Shutdown);
+    bench.guest_says(request.ports, Op::Response, 0, b"");
+    assert_eq!(bench.for_guest().unwrap().0, Op::Reset);
+}
+
+#[test]
+fn of_what_a_guest_that_stands_still_was_asked_nothing_is_left() {
+    let mut bench = bench();
+    for takes in [true, false] {
+        let asked = [(); 3].map(|()| bench.mux.open(GuestVsockPort(5), oneshot::channel().0));
+        let mut sent = 0;
+        while takes && bench.for_guest().is_some() {
+            sent += 1;
+        }
+        assert_eq!(sent, if takes { asked.len() } else { 0 });
+        for id in asked {
+            bench.mux.abandon(id);
+        }
+        assert!(
+            bench.mux.streams.is_empty() && bench.mux.wired.is_empty(),
+            "it takes what it is sent: {takes}"
+        );
+        assert_eq!(bench.for_guest(), None);
+    }
 }
 
 #[test]
