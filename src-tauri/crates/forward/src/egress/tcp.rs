@@ -3,12 +3,19 @@
 use super::{policy::forbidden, refuse};
 use caisson_guest_proto::{EgressReply, copy, write_frame};
 use caisson_hypervisor::VsockStream;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 
 /// How long a connection may take. The guest's program gives up earlier or asks again: it sends its SYN again and again.
 const CONNECT_LIMIT: Duration = Duration::from_secs(130);
+
+/// How long nothing may be heard of a server before it is asked whether it is there, how long before it is asked again, and how often in a
+/// row it may not answer: one that vanished is noticed within two minutes. A container's own questions do not come so far, the machine
+/// answers them.
+const IDLE: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_secs(10);
+const QUESTIONS: u32 = 6;
 
 pub(super) async fn serve(mut stream: VsockStream, places: &[SocketAddr]) -> io::Result<()> {
     let mut socket = match connect(&mut stream, places).await {
@@ -41,8 +48,7 @@ async fn connect(stream: &mut VsockStream, places: &[SocketAddr]) -> io::Result<
         };
         match connected {
             Ok(socket) => {
-                // What the guest sends comes in the pieces in which it was sent.
-                let _ = socket.set_nodelay(true);
+                adjust(&socket);
                 return Ok(Some(socket));
             }
             Err(error) => drop(failed.get_or_insert(error)),
@@ -51,9 +57,39 @@ async fn connect(stream: &mut VsockStream, places: &[SocketAddr]) -> io::Result<
     Err(failed.unwrap_or_else(forbidden))
 }
 
+/// A socket that cannot be adjusted is as good otherwise.
+fn adjust(socket: &TcpStream) {
+    // What the guest sends comes in the pieces in which it was sent.
+    let _ = socket.set_nodelay(true);
+    let keepalive = TcpKeepalive::new().with_time(IDLE).with_interval(INTERVAL).with_retries(QUESTIONS);
+    let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
+}
+
 /// Returns when the guest has closed the stream, on which it sends nothing before it has its answer.
 async fn gone(stream: &mut VsockStream) {
     let mut byte = [0];
     // An error is a stream that was torn down, which is how the guest gives up.
     let _ = tokio::io::AsyncReadExt::read(stream, &mut byte).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_is_asked_whether_it_is_there() -> io::Result<()> {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let (near, _far) = tokio::io::duplex(1);
+        let mut stream: VsockStream = Box::new(near);
+        let connected = connect(&mut stream, &[server.local_addr()?]).await?.expect("the guest is there");
+        let socket = SockRef::from(&connected);
+        assert!(socket.keepalive()?);
+        // Windows does not say when.
+        #[cfg(unix)]
+        assert_eq!(
+            (socket.tcp_keepalive_time()?, socket.tcp_keepalive_interval()?, socket.tcp_keepalive_retries()?),
+            (IDLE, INTERVAL, QUESTIONS)
+        );
+        Ok(())
+    }
 }
