@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use caisson_hypervisor::VsockStream;
+use caisson_hypervisor::{Connection, VsockStream};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::runtime::Handle;
 use tokio_util::io::SyncIoBridge;
@@ -136,6 +136,13 @@ impl AsyncWrite for Pumped {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.ours).poll_shutdown(context)
+    }
+}
+
+/// The threads' calls do not tell.
+impl Connection for Pumped {
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.ours.poll_gone(context)
     }
 }
 

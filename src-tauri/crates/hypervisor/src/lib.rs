@@ -29,7 +29,7 @@ mod spec;
 pub mod testing;
 mod vm;
 
-pub use caisson_guest_proto::{GuestVsockPort, HostVsockPort};
+pub use caisson_guest_proto::{Connection, GuestVsockPort, HostVsockPort};
 pub use capabilities::{Acceleration, Capabilities, Notice};
 pub use ending::Ending;
 pub use error::{ConnectError, LaunchError, StopError};

@@ -2,18 +2,15 @@
 
 use std::fmt;
 
-use caisson_guest_proto::{GuestVsockPort, HostVsockPort};
+use caisson_guest_proto::{Connection, GuestVsockPort, HostVsockPort};
 use serde::Serialize;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::{mpsc, watch},
-};
+use tokio::sync::{mpsc, watch};
 
 use crate::{BoxFuture, ConnectError, StopError};
 
 /// What a vsock stream can do. `shutdown()` may end both directions: see `caisson_guest_proto::Duplex` for half-close.
-pub trait VsockIo: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> VsockIo for T {}
+pub trait VsockIo: Connection + Send {}
+impl<T: Connection + Send> VsockIo for T {}
 
 /// One stream of bytes between the host and the guest. Dropping it closes both directions.
 pub type VsockStream = Box<dyn VsockIo>;

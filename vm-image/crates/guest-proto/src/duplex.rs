@@ -20,6 +20,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::Connection;
+
 /// The longest write to the connection below, in bytes: a chunk with its header. It is the longest packet that Linux makes of
 /// a write to a vsock (`VIRTIO_VSOCK_MAX_PKT_BUF_SIZE` of `linux/virtio_vsock.h`).
 const MAX_CHUNK: usize = 64 * 1024;
@@ -210,6 +212,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Duplex<S> {
             self.outgoing.ended = true;
         }
         self.poll_flush(cx)
+    }
+}
+
+impl<S: Connection> Connection for Duplex<S> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.incoming {
+            // What follows an end is the connection's own.
+            Incoming::Ended => poll_some(&mut self.connection, cx, &mut [0]).map(|_closed| ()),
+            Incoming::Header { .. } | Incoming::Data { .. } => self.connection.poll_gone(cx),
+        }
     }
 }
 

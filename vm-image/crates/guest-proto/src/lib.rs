@@ -13,13 +13,14 @@
 //! API, RELAY, PORTS and EGRESS streams are wrapped in [`Duplex`] on both sides, from their first byte: vsock does not keep
 //! half-close on every hypervisor, and attach, exec and build need it. CONTROL is not: it ends as a whole.
 //!
-//! [`frame`] is how a message becomes bytes, [`copy`] how the bytes of a stream are carried on. The crate is pure (no sockets,
-//! no clock but the one it is asked to read) and builds for every host system as well as for the guest.
+//! [`frame`] is how a message becomes bytes, [`copy`] how the bytes of a stream are carried on. The crate opens no sockets,
+//! and reads no clock but the one it is asked to; it builds for every host system as well as for the guest.
 //!
 //! The first message on CONTROL is the guest's [`FromGuest::Hello`]. It names the protocol version; [`check_protocol`]
 //! is what either side asks before it believes anything else. `Hello` and [`ToGuest::Refused`] may gain fields but
 //! never lose one, so that two sides of different versions can still tell each other so.
 
+mod connection;
 mod control;
 pub mod copy;
 mod duplex;
@@ -29,6 +30,7 @@ mod host;
 mod ports;
 mod relay;
 
+pub use connection::{Connection, Tcp};
 pub use control::{BootStage, FromGuest, ToGuest, UnixNanos, VersionMismatch, check_protocol};
 pub use duplex::Duplex;
 pub use egress::{

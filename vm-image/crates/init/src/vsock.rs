@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use caisson_guest_proto::{GuestVsockPort, HostVsockPort};
+use caisson_guest_proto::{Connection, GuestVsockPort, HostVsockPort};
 use caisson_sys::vsock;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown};
@@ -114,5 +114,12 @@ impl AsyncWrite for VsockStream {
             Ok(()) | Err(Errno::NOTCONN) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(error.into())),
         }
+    }
+}
+
+/// The host shows it by what it sends, and takes.
+impl Connection for VsockStream {
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
     }
 }

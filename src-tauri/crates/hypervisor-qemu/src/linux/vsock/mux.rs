@@ -87,6 +87,8 @@ struct Stream {
     told_took: u32,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    /// Who waits for the guest to let go of it.
+    watcher: Option<Waker>,
 }
 
 impl Stream {
@@ -110,6 +112,7 @@ impl Stream {
             told_took: 0,
             reader: None,
             writer: None,
+            watcher: None,
         }
     }
 
@@ -179,6 +182,7 @@ impl Stream {
         }
         wake(&mut self.reader);
         wake(&mut self.writer);
+        wake(&mut self.watcher);
     }
 }
 
@@ -431,6 +435,17 @@ impl Mux {
         let taken = stream.to_guest.len() - before;
         self.make_ready(id);
         Poll::Ready(Ok(taken))
+    }
+
+    /// Ready once the guest has let go of the stream; the host's end can still read what the guest sent.
+    pub(super) fn poll_gone(&mut self, id: StreamId, cx: &Context<'_>) -> Poll<()> {
+        match self.streams.get_mut(&id) {
+            Some(stream) if stream.wired => {
+                stream.watcher = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
     }
 
     /// The host's end will write no more.

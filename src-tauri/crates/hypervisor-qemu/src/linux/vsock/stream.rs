@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use caisson_hypervisor::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -82,6 +83,12 @@ impl AsyncWrite for HostEnd {
         self.shared.mux().shut(self.id);
         self.shared.kick();
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Connection for HostEnd {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.shared.mux().poll_gone(self.id, cx)
     }
 }
 

@@ -1,5 +1,13 @@
 //! A guest's side of a [`Mux`], played by hand.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Wake,
+};
+
 use super::*;
 
 const LISTENING: u32 = 1024;
@@ -136,6 +144,33 @@ fn what_was_sent_before_a_stream_was_closed_can_be_read_after() {
     assert!(bench.write(id, b"x").unwrap().is_err());
     bench.mux.abandon(id);
     assert_eq!(bench.mux.streams.len(), 1);
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn that_the_guest_let_go_is_told_to_one_who_does_not_read() {
+    const BOTH: u32 = NO_MORE_SEND | NO_MORE_RECEIVE;
+    for (op, flags) in [(Op::Shutdown, BOTH), (Op::Reset, 0)] {
+        let mut bench = bench();
+        let (id, ports) = bench.stream();
+        let woken = Arc::<Woken>::default();
+        let waker = Waker::from(woken.clone());
+        let is_gone = |bench: &mut Bench| bench.mux.poll_gone(id, &Context::from_waker(&waker)).is_ready();
+        bench.guest_says(ports, Op::Data, 0, b"last words");
+        bench.guest_says(ports, Op::Shutdown, NO_MORE_SEND, b"");
+        assert!(!is_gone(&mut bench), "it still takes what it is sent");
+        bench.guest_says(ports, op, flags, b"");
+        assert!(woken.0.load(Ordering::Relaxed) && is_gone(&mut bench));
+        assert_eq!(bench.read(id).unwrap(), b"last words");
+    }
 }
 
 #[test]
