@@ -3,13 +3,14 @@
 use std::future::Future;
 use std::io;
 
-use caisson_guest_proto::{Duplex, EgressRefusal, EgressReply, EgressRequest, read_frame, write_frame};
-use tokio::io::{AsyncRead, AsyncWrite};
+use caisson_guest_proto::{
+    Connection, Duplex, EgressRefusal, EgressReply, EgressRequest, read_frame, write_frame,
+};
 
 /// Opens EGRESS streams to the host.
 pub trait Host: Clone + 'static {
     /// One of them, raw.
-    type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
+    type Stream: Connection + 'static;
 
     /// Opens one; returns when the host has accepted it.
     fn open(&self) -> impl Future<Output = io::Result<Self::Stream>>;

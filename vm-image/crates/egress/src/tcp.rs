@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use caisson_guest_proto::{EgressRefusal, EgressRequest, copy};
+use caisson_guest_proto::{EgressRefusal, EgressRequest, Tcp as Connected, copy};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
@@ -124,7 +124,7 @@ impl<H: Host> Tcp<H> {
         }
     }
 
-    async fn carry(&self, mut socket: TcpStream, from: SocketAddr) {
+    async fn carry(&self, socket: TcpStream, from: SocketAddr) {
         // The local address of a socket behind the proxy rule is where the connection was to go.
         let decided = socket.local_addr().ok().and_then(|to| {
             let plain = |address: SocketAddr| SocketAddr::new(address.ip(), address.port());
@@ -132,7 +132,7 @@ impl<H: Host> Tcp<H> {
         });
         let Some((mut flow, place)) = decided else { return reset(&socket) };
         let _ = socket.set_nodelay(true);
-        if copy::both_ways_or_neither(&mut socket, &mut flow).await.is_err() {
+        if copy::both_ways_or_neither(&mut Connected::new(&socket), &mut flow).await.is_err() {
             reset(&socket);
         }
         drop(place);

@@ -9,12 +9,12 @@ use std::thread;
 use std::time::Duration;
 
 use caisson_guest_proto::{
-    Duplex, EgressRefusal, EgressReply, EgressRequest, copy, read_frame, read_message, write_frame,
+    Duplex, EgressRefusal, EgressReply, EgressRequest, Tcp, copy, read_frame, read_message, write_frame,
     write_message,
 };
 use caisson_sys::netns::{self, Netns};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, split};
 use tokio::net::UnixStream;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
@@ -173,9 +173,9 @@ fn on_a_loop(work: impl Future<Output = ()>) {
 async fn serve(mut stream: Duplex<UnixStream>) -> io::Result<()> {
     match read_frame(&mut stream).await.map_err(io::Error::other)? {
         Some(EgressRequest::Tcp { to }) => match tokio::net::TcpStream::connect(to).await {
-            Ok(mut socket) => {
+            Ok(socket) => {
                 write_frame(&mut stream, &EgressReply::Open).await.map_err(io::Error::other)?;
-                let copied = copy::both_ways_or_neither(&mut stream, &mut socket).await;
+                let copied = copy::both_ways_or_neither(&mut stream, &mut Tcp::new(&socket)).await;
                 if copied.is_err() {
                     SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
                 }
@@ -362,6 +362,28 @@ fn a_connection_of_a_container_that_is_gone_ends() {
         for _ in &clients {
             assert_eq!(tell.recv_timeout(LIMIT), Ok(Some(io::ErrorKind::ConnectionReset)));
         }
+    });
+}
+
+#[test]
+fn a_connection_that_a_container_had_ended_before_it_was_gone_ends() {
+    in_world(|world| {
+        let (told, tell) = std_mpsc::channel();
+        let to = world.server(OUTSIDE, move |mut server| {
+            assert_eq!(server.read(&mut [0]).unwrap(), 0);
+            told.send(false).unwrap();
+            on_a_loop(async {
+                server.set_nonblocking(true).unwrap();
+                let server = tokio::net::TcpStream::from_std(server).unwrap();
+                let reset = timeout(LIMIT, server.ready(Interest::ERROR)).await;
+                told.send(reset.is_ok()).unwrap();
+            });
+        });
+        let client = world.inside(|| connect(to)).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(tell.recv_timeout(LIMIT), Ok(false), "its end came");
+        cut_off(world);
+        assert_eq!(tell.recv_timeout(LIMIT * 2), Ok(true));
     });
 }
 

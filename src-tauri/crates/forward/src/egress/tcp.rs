@@ -1,7 +1,7 @@
 //! A connection of the guest's.
 
 use super::{policy::forbidden, refuse};
-use caisson_guest_proto::{EgressReply, copy, write_frame};
+use caisson_guest_proto::{EgressReply, Tcp, copy, write_frame};
 use caisson_hypervisor::VsockStream;
 use socket2::{SockRef, TcpKeepalive};
 use std::{io, net::SocketAddr, time::Duration};
@@ -18,14 +18,14 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const QUESTIONS: u32 = 6;
 
 pub(super) async fn serve(mut stream: VsockStream, places: &[SocketAddr]) -> io::Result<()> {
-    let mut socket = match connect(&mut stream, places).await {
+    let socket = match connect(&mut stream, places).await {
         Ok(Some(socket)) => socket,
         // The guest no longer wants it.
         Ok(None) => return Ok(()),
         Err(error) => return refuse(stream, &error).await,
     };
     write_frame(&mut stream, &EgressReply::Open).await.map_err(io::Error::other)?;
-    let copied = copy::both_ways_or_neither(&mut socket, &mut stream).await;
+    let copied = copy::both_ways_or_neither(&mut stream, &mut Tcp::new(&socket)).await;
     if copied.is_err() {
         // A connection that broke on the guest's side breaks on this one: a reset, no orderly end.
         let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));

@@ -1,15 +1,21 @@
 //! The host's side alone: the guest is a stream of the test's.
 
 use super::*;
-use caisson_guest_proto::{Duplex, HOST_ADDRESS, read_message, write_message};
-use std::net::{Ipv4Addr, SocketAddr};
+use caisson_guest_proto::{Connection, Duplex, HOST_ADDRESS, read_message, write_message};
+use std::{
+    future::poll_fn,
+    net::{Ipv4Addr, SocketAddr},
+};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, Interest},
     net::{TcpListener, TcpStream, UdpSocket},
     task::JoinHandle,
 };
 
 type Guest = Duplex<DuplexStream>;
+
+/// Nothing here waits so long unless it is broken.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A daemon that serves flows, for as long as this lives.
 struct Host {
@@ -94,6 +100,24 @@ async fn a_reset_goes_through_both_ways() {
     assert_eq!(server.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }
 
+#[cfg_attr(windows, ignore = "Windows does not tell")]
+#[tokio::test]
+async fn a_reset_after_an_end_goes_through_both_ways() {
+    let host = Host::new(EgressPolicy::default());
+    let (mut guest, mut server) = host.connection().await;
+    server.shutdown().await.unwrap();
+    assert_eq!(guest.read(&mut [0]).await.unwrap(), 0);
+    socket2::SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(server);
+    timeout(LIMIT, poll_fn(|cx| guest.poll_gone(cx))).await.expect("the guest is told");
+
+    let (mut guest, mut server) = host.connection().await;
+    guest.shutdown().await.unwrap();
+    assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+    drop(guest);
+    timeout(LIMIT, server.ready(Interest::ERROR)).await.expect("the server is told").unwrap();
+}
+
 #[tokio::test]
 async fn what_the_host_says_is_what_the_guest_is_told() {
     let (listener, to) = listener().await;
@@ -163,8 +187,6 @@ async fn nonsense_ends_its_own_stream_only() {
 async fn as_many_flows_as_the_guest_has_take_a_file_each_and_leave_room() {
     /// What a listener's line holds by the kernel's own limit (`net.core.somaxconn`), or less.
     const LINE: usize = 4000;
-    /// Nothing here waits so long unless it is broken.
-    const LIMIT: Duration = Duration::from_secs(30);
     let open_files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let limit = caisson_os::raise_file_limit(MAX_FLOWS as u64 + 1000).unwrap();
     assert!(limit > MAX_FLOWS as u64 + 100, "{limit} open files are too few for this test");
