@@ -47,13 +47,12 @@ impl Containers {
 
     /// Pauses a container so that it goes on even if this engine does not; whether it could.
     async fn pause_for_a_moment(&self, handle: &Handle) -> bool {
-        let shim = self.ground.shim_of(&handle.id);
-        if shim.note_pause().is_err() {
+        if self.ground.shim_of(&handle.id).note_pause().is_err() {
             return false;
         }
         let paused = handle.pause().await.is_ok();
         if !paused {
-            shim.clear_pause();
+            self.clear_pause(handle);
         }
         paused
     }
@@ -62,7 +61,14 @@ impl Containers {
         if let Err(error) = handle.unpause().await {
             warn!(id = handle.short_id(), %error, "a container that was paused for a commit does not go on");
         }
-        self.ground.shim_of(&handle.id).clear_pause();
+        self.clear_pause(handle);
+    }
+
+    /// Without its note a container stays paused if a client pauses it.
+    fn clear_pause(&self, handle: &Handle) {
+        if let Err(error) = self.ground.shim_of(&handle.id).clear_pause() {
+            warn!(id = handle.short_id(), %error, "the next engine will let a container go on, whoever has paused it");
+        }
     }
 
     async fn commit_as_it_is(&self, handle: &Handle, wishes: CommitWishes) -> Result<ImageId, ApiError> {
@@ -240,7 +246,8 @@ mod tests {
     use std::time::Duration;
 
     use super::super::remove::RemoveOptions;
-    use super::super::testing::{Home, definition, exited, running};
+    use super::super::state::Status;
+    use super::super::testing::{Home, definition, empty_cgroup, exited, running};
     use super::*;
 
     #[tokio::test]
@@ -278,6 +285,33 @@ mod tests {
         let handle = home.adopt(definition, running(1));
         let wishes = || CommitWishes { pause: true, ..CommitWishes::default() };
         home.containers.commit(&handle, wishes()).await.unwrap();
-        assert!(!home.containers.ground.shim_of(&handle.id).clear_pause(), "no engine has to let it go on");
+        let was_noted = home.containers.ground.shim_of(&handle.id).clear_pause().unwrap();
+        assert!(!was_noted, "no engine has to let it go on");
+    }
+
+    #[tokio::test]
+    async fn who_is_paused_for_a_commit_is_noted_as_long_as_it_is() {
+        let home = Home::new().await;
+        let definition = definition(&format!("noted{}", std::process::id()));
+        let Some(cgroup) = empty_cgroup(&definition) else { return };
+        home.serve_shim(&definition.id, |_| None);
+        let handle = home.adopt(definition, running(1));
+        let shim = home.containers.ground.shim_of(&handle.id);
+        let is_paused = |status: &Status| status.state.running().is_some_and(|running| running.paused);
+        let files = handle.files.clone().lock_owned().await;
+        let wishes = CommitWishes { pause: true, ..CommitWishes::default() };
+        let looks = async {
+            handle.watch().wait_for(is_paused).await.unwrap();
+            let noted = shim.note_pause().unwrap_err().kind();
+            drop(files);
+            noted
+        };
+        let (committed, noted) = tokio::join!(home.containers.commit(&handle, wishes), looks);
+        let is_frozen = cgroup.is_frozen();
+        cgroup.remove().unwrap();
+        committed.unwrap();
+        assert_eq!(noted, io::ErrorKind::AlreadyExists, "an engine after a crash lets it go on");
+        assert!(!is_frozen && !is_paused(&handle.watch().borrow()));
+        assert!(!shim.clear_pause().unwrap(), "who is paused by a client stays so");
     }
 }

@@ -26,10 +26,12 @@ impl Handle {
 /// engine that was killed in it goes on.
 pub(super) fn is_frozen(definition: &Definition, shim: &Shim) -> bool {
     let Some(cgroup) = Cgroup::of(Some(&cgroup_path(definition))) else { return false };
-    if shim.clear_pause()
-        && let Err(error) = cgroup.set_frozen(false)
-    {
-        warn!(id = definition.short_id(), %error, "a container that was paused for a moment does not go on");
+    let goes_on = match shim.clear_pause() {
+        Ok(true) => cgroup.set_frozen(false),
+        other => other.map(drop),
+    };
+    if let Err(error) = goes_on {
+        warn!(id = definition.short_id(), %error, "a container that may have been paused for a moment does not go on");
     }
     cgroup.is_frozen()
 }
@@ -91,6 +93,6 @@ mod tests {
         shim.note_pause().unwrap();
         let frozen = is_frozen(&definition, &shim);
         cgroup.remove().unwrap();
-        assert!(!frozen && !shim.clear_pause());
+        assert!(!frozen && !shim.clear_pause().unwrap());
     }
 }

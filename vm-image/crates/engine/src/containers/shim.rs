@@ -128,8 +128,11 @@ impl Shim {
     }
 
     /// Takes the note back; whether there was one.
-    pub(crate) fn clear_pause(&self) -> bool {
-        std::fs::remove_file(self.bundle.join(PAUSE_FILE)).is_ok()
+    pub(crate) fn clear_pause(&self) -> io::Result<bool> {
+        match std::fs::remove_file(self.bundle.join(PAUSE_FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other.map(|()| true),
+        }
     }
 
     /// Runs the container. An error is the shim's own failure, not the container's.
@@ -470,6 +473,17 @@ mod tests {
         std::fs::write(shim.bundle.join(LOG_FILE), said).unwrap();
         assert!(shim.troubles().len() <= TROUBLES_TOLD && shim.troubles().ends_with("again\nat last"));
         assert_eq!(shim.last_words(), "at last");
+    }
+
+    #[test]
+    fn a_note_that_cannot_be_taken_back_is_not_none() {
+        let (_root, shim) = shim();
+        assert!(!shim.clear_pause().unwrap());
+        shim.note_pause().unwrap();
+        assert!(shim.clear_pause().unwrap());
+        // No file can be removed that is a directory.
+        std::fs::create_dir(shim.bundle.join(PAUSE_FILE)).unwrap();
+        shim.clear_pause().unwrap_err();
     }
 
     #[tokio::test]
