@@ -83,8 +83,8 @@ impl Engine {
         let id = system::engine_id(&config.data_root).context("could not read or write the engine's id")?;
         let file_system =
             system::file_system(&config.data_root).context("could not look at the data's file system")?;
-        let base_layer = config.data_root.join("base-layer");
-        system::make_base_layer(&base_layer).context("could not make the layer below all containers")?;
+        let base_layer = system::make_base_layer(&config.data_root)
+            .context("could not make the layer below all containers")?;
         let images =
             open_images(&config.data_root.join("images")).await.context("could not open the images")?;
         let puller = Puller::new(images.clone(), Arc::new(config.registries.clone()));

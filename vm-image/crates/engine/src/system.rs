@@ -1,8 +1,8 @@
 //! What this system is: for `/version`, `/info`, and for what the engine must know of the kernel.
 
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 /// Facts that do not change while the engine runs.
 #[derive(Debug, Clone)]
@@ -116,23 +116,62 @@ pub(crate) fn engine_id(data_root: &Path) -> io::Result<String> {
     Ok(id)
 }
 
-/// What dockerd gives the empty files that it makes to be mounted over.
+/// The mode of all that is in a base layer: what dockerd gives the empty files that it makes to be mounted over.
 const DOCKERD_S_MODE: u32 = 0o755;
 
-/// Makes the layer that lies between a container's own and its image's: what must exist to be mounted over, and the file
-/// by which programs know that they are in a container. One for all, so that none of it counts as a container's change.
-pub(crate) fn make_base_layer(layer: &Path) -> io::Result<()> {
-    for directory in ["dev/pts", "dev/shm", "proc", "sys", "etc"] {
-        std::fs::create_dir_all(layer.join(directory))?;
+/// What the names of all base layers begin with; the first had no more of a name.
+const BASE_LAYER: &str = "base-layer";
+
+/// This engine's. Who changes what is in it takes the next number: containers that run have the layer of their engine mounted, and what
+/// becomes of an overlay of which a layer changes is undefined (the kernel's `filesystems/overlayfs.rst`).
+const BASE_LAYER_VERSION: u32 = 2;
+
+/// Makes the layer that lies between a container's own and its image's, if an engine has not done so already: what must exist to be mounted
+/// over, and the file by which programs know that they are in a container. One for all, so that none of it counts as a container's change.
+pub(crate) fn make_base_layer(data_root: &Path) -> io::Result<PathBuf> {
+    let layer = data_root.join(format!("{BASE_LAYER}-{BASE_LAYER_VERSION}"));
+    if layer.try_exists()? {
+        return Ok(layer);
+    }
+    let aside = layer.with_extension("new");
+    match std::fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => fill_base_layer(&aside)?,
+    }
+    std::fs::rename(&aside, &layer)?;
+    Ok(layer)
+}
+
+fn fill_base_layer(layer: &Path) -> io::Result<()> {
+    // Modes are set, for what is made obeys the umask.
+    let as_dockerd_s =
+        |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(DOCKERD_S_MODE));
+    for directory in ["", "dev", "dev/pts", "dev/shm", "proc", "sys", "etc"] {
+        let directory = layer.join(directory);
+        std::fs::create_dir(&directory)?;
+        as_dockerd_s(&directory)?;
     }
     for file in [".dockerenv", "etc/hosts", "etc/hostname", "etc/resolv.conf"] {
-        std::fs::File::options().create(true).append(true).mode(DOCKERD_S_MODE).open(layer.join(file))?;
+        let file = layer.join(file);
+        std::fs::File::create_new(&file)?;
+        as_dockerd_s(&file)?;
     }
     // Older programs look there for what is mounted.
-    match std::os::unix::fs::symlink("/proc/mounts", layer.join("etc/mtab")) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+    std::os::unix::fs::symlink("/proc/mounts", layer.join("etc/mtab"))
+}
+
+/// Removes the base layers of other engines. To be called while no container runs: those that were started by another engine have its layer
+/// mounted, and at their next start they get this one's.
+pub(crate) fn remove_old_base_layers(layer: &Path) -> io::Result<()> {
+    let Some(data_root) = layer.parent() else { return Ok(()) };
+    for entry in std::fs::read_dir(data_root)? {
+        let entry = entry?;
+        let is_base_layer = entry.file_name().as_encoded_bytes().starts_with(BASE_LAYER.as_bytes());
+        if is_base_layer && entry.path() != layer {
+            std::fs::remove_dir_all(entry.path())?;
+        }
     }
+    Ok(())
 }
 
 /// A version 4 UUID of these random bits (RFC 9562).
@@ -144,8 +183,6 @@ fn uuid(random: u128) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -164,15 +201,32 @@ mod tests {
 
     #[test]
     fn what_is_mounted_over_is_as_dockerd_makes_it() {
-        let layer = tempfile::tempdir().unwrap();
-        for _ in 0..2 {
-            make_base_layer(layer.path()).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let layer = make_base_layer(root.path()).unwrap();
+        for name in ["", "dev/shm", "etc", ".dockerenv", "etc/hosts", "etc/hostname", "etc/resolv.conf"] {
+            let found = layer.join(name).metadata().unwrap();
+            assert_eq!(found.permissions().mode() & 0o777, 0o755, "{name}");
+            assert!(found.is_dir() || found.len() == 0, "{name}");
         }
-        for file in [".dockerenv", "etc/hosts", "etc/hostname", "etc/resolv.conf"] {
-            let found = layer.path().join(file).metadata().unwrap();
-            assert_eq!((found.permissions().mode() & 0o777, found.len()), (0o755, 0), "{file}");
+        assert_eq!(layer.join("etc/mtab").read_link().unwrap(), Path::new("/proc/mounts"));
+    }
+
+    #[test]
+    fn a_layer_that_may_be_mounted_does_not_change() {
+        let root = tempfile::tempdir().unwrap();
+        let old = root.path().join(BASE_LAYER);
+        // The first engines' layer, and one that was not finished.
+        for directory in [&old, &root.path().join("base-layer-2.new")] {
+            std::fs::create_dir_all(directory.join("etc")).unwrap();
         }
-        assert_eq!(layer.path().join("etc/mtab").read_link().unwrap(), Path::new("/proc/mounts"));
+        let layer = make_base_layer(root.path()).unwrap();
+        assert!(old.join("etc").read_dir().unwrap().next().is_none());
+        std::fs::remove_file(layer.join("etc/mtab")).unwrap();
+        assert_eq!(make_base_layer(root.path()).unwrap(), layer);
+        assert!(layer.join("etc/mtab").symlink_metadata().is_err());
+        remove_old_base_layers(&layer).unwrap();
+        let left: Vec<_> = root.path().read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, [layer]);
     }
 
     #[test]

@@ -32,6 +32,7 @@ use super::state::{Created, Exited, Running, State};
 use super::task::{History, KILLED};
 use super::{Containers, Handle, cgroup, news, pause, remove};
 use crate::error::chain;
+use crate::system;
 
 /// How long clients wait for containers to be started again.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
@@ -70,6 +71,11 @@ impl Containers {
         let mut live: Vec<String> = live.collect();
         live.extend(self.unread_that_run(&found).await?);
         self.clear_bundles(&live)?;
+        if live.is_empty()
+            && let Err(error) = system::remove_old_base_layers(&self.ground.base_layer)
+        {
+            warn!(%error, "could not remove what was below the containers of another engine");
+        }
         let restored = self.ground.networks.restore(&live).await;
         for lost in restored.iter().flat_map(|one| &one.lost) {
             error!(error = %chain(lost), "a published port could not be opened again");
@@ -441,6 +447,25 @@ mod tests {
         home.containers.restore().await.unwrap();
         assert!(ground.shim_of(&runs).exists() && !ground.shim_of(&ended).exists());
         assert!([runs, ended].iter().all(|id| ground.directory(id).path().exists()));
+    }
+
+    #[tokio::test]
+    async fn who_runs_keeps_the_layer_below_it() {
+        for runs in [true, false] {
+            let home = Home::new().await;
+            let old = home.containers.ground.base_layer.with_file_name("base-layer-1");
+            std::fs::create_dir(&old).unwrap();
+            let definition = definition("old");
+            home.lay_out(&definition);
+            if runs {
+                home.serve_shim(&definition.id, |_| {
+                    Some(Reply::State(ShimState::Running { pid: 1, started_at: UnixNanos(1) }))
+                });
+            }
+            home.containers.restore().await.unwrap();
+            assert_eq!(old.exists(), runs);
+            assert!(home.containers.ground.base_layer.exists());
+        }
     }
 
     fn running() -> StoredState {
