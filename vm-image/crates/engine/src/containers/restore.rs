@@ -69,7 +69,8 @@ impl Containers {
         let found = self.look_at_all().await?;
         let live = found.iter().filter(|one| one.alive.is_some()).map(|one| one.definition.id.clone());
         let mut live: Vec<String> = live.collect();
-        live.extend(self.unread_that_run(&found).await?);
+        let unread = self.unread_that_run(&found).await?;
+        live.extend(unread.iter().map(|(id, _)| id.clone()));
         self.clear_bundles(&live)?;
         if live.is_empty()
             && let Err(error) = system::remove_old_base_layers(&self.ground.base_layer)
@@ -96,6 +97,9 @@ impl Containers {
                 Next::Remove(handle) => ended.push(handle),
                 Next::Start(handle) => to_start.push(handle),
             }
+        }
+        for (id, word) in &unread {
+            self.ground.hold_found_volumes(id, word);
         }
         self.release_layers().await?;
         for handle in self.all().into_iter().filter(|handle| handle.state().running().is_some()) {
@@ -182,14 +186,19 @@ impl Containers {
         Ok(Some(Found { definition, stored, alive, late, record, was_started }))
     }
 
-    /// Those of the containers that could not be read that run: what they have is left to them, for an engine that can read them.
-    async fn unread_that_run(&self, found: &[Found]) -> anyhow::Result<Vec<String>> {
+    /// Those of the containers that could not be read that run, each with its shim's word: what they have is left to them, for an engine that
+    /// can read them.
+    async fn unread_that_run(&self, found: &[Found]) -> anyhow::Result<Vec<(String, Word)>> {
         let read: BTreeSet<&str> = found.iter().map(|one| one.definition.id.as_str()).collect();
         let mut run = Vec::new();
         for id in self.ids_on_disk()?.into_iter().filter(|id| !read.contains(id.as_str())) {
             let shim = self.ground.shim_of(&id);
-            if shim.exists() && !shim.is_gone().await {
-                run.push(id);
+            if !shim.exists() {
+                continue;
+            }
+            match shim.answered_within(SHIMS_ANSWER_WITHIN).await {
+                Word::Gone => {}
+                word => run.push((id, word)),
             }
         }
         Ok(run)
@@ -389,8 +398,14 @@ fn exited(started_at: Timestamp, record: ExitRecord) -> Exited {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+    use std::sync::mpsc;
+
     use caisson_images::ImportOptions;
     use caisson_shim::proto::{FailureKind, Reply, StartFailure, UnixNanos};
+    use caisson_volumes::NewVolume;
+    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+    use rustix::thread::UnshareFlags;
 
     use super::super::testing::{Home, definition};
     use super::*;
@@ -447,6 +462,46 @@ mod tests {
         home.containers.restore().await.unwrap();
         assert!(ground.shim_of(&runs).exists() && !ground.shim_of(&ended).exists());
         assert!([runs, ended].iter().all(|id| ground.directory(id).path().exists()));
+    }
+
+    /// A thread with a mount namespace of its own, in which a directory is mounted: its number. It ends when the other end is dropped.
+    fn with_mounted(directory: PathBuf, point: PathBuf) -> (u32, mpsc::Sender<()>) {
+        let ((tell, told), (end, ended)) = (mpsc::channel(), mpsc::channel::<()>());
+        std::thread::spawn(move || {
+            caisson_sys::clone::unshare(UnshareFlags::NEWNS.bits().cast_signed()).unwrap();
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+            mount_bind(directory, point).unwrap();
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()).unwrap();
+            // Its error is the end.
+            let _ = ended.recv();
+        });
+        (told.recv().unwrap(), end)
+    }
+
+    #[tokio::test]
+    async fn who_runs_and_cannot_be_read_keeps_its_volumes() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let home = Home::new().await;
+        let ground = &home.containers.ground;
+        let [used, free] = ["used", "free"].map(|name| {
+            let new = NewVolume { name: name.into(), ..NewVolume::default() };
+            ground.volumes.create(new, None).unwrap().0
+        });
+        let definition = definition("unread");
+        home.lay_out(&definition);
+        let directory = ground.directory(&definition.id);
+        std::fs::write(directory.path().join("container.json"), r#"{"version":9}"#).unwrap();
+        let (pid, _end) = with_mounted(used.path, directory.upper());
+        home.serve_shim(&definition.id, move |_| {
+            Some(Reply::State(ShimState::Running { pid, started_at: UnixNanos(1) }))
+        });
+        home.containers.restore().await.unwrap();
+        assert_eq!(ground.volumes.holders(&used.name), [definition.id]);
+        ground.volumes.remove(&used.name).unwrap_err();
+        ground.volumes.remove(&free.name).unwrap();
     }
 
     #[tokio::test]
