@@ -1,7 +1,10 @@
 //! The last entry of a log whose writer was killed in the middle of it, or whose machine lost its power.
 //!
 //! It is completed before others follow: readers go from entry to entry, and would take those for a part of it. It is not cut off, for who
-//! follows the log may have read it by now. What becomes of it is an entry that says nothing, or no more than was written of its text.
+//! follows the log may have read it by now. What becomes of it is an entry that says nothing, or no more than was written of its text (and
+//! blanks, in a `local` log).
+
+mod message;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -41,9 +44,14 @@ fn missing_of_message(file: &File, length: u64) -> io::Result<Vec<u8>> {
     if written == 0 || body > LONGEST {
         return Ok(Vec::new());
     }
-    // Of spaces a reader makes neither text nor a line.
-    let whole = [&head[..], &vec![b' '; body], &head].concat();
-    Ok(whole.get(written..).unwrap_or_default().to_vec())
+    if written < 4 {
+        return Ok([&head[written..], &message::rest(&[], body), &head].concat());
+    }
+    let mut begun = vec![0; (written - 4).min(body)];
+    file.read_exact_at(&mut begun, begin + 4)?;
+    let rest = message::rest(&begun, body - begun.len());
+    let of_tail = written - 4 - begun.len();
+    Ok([&rest[..], &head[of_tail.min(4)..]].concat())
 }
 
 /// Whether the last message is whole, as far as its end tells.

@@ -7,6 +7,11 @@ use caisson_shim::LogFormat;
 
 use super::line::Line;
 
+/// What the shim makes of an entry that was cut short.
+#[cfg(test)]
+#[path = "../../../../shim/src/log/torn/message.rs"]
+mod torn;
+
 const BLOCK: u64 = 64 * 1024;
 
 /// Longer than any entry: a length that says more is not one.
@@ -111,7 +116,8 @@ fn message_length(bytes: &[u8]) -> Option<usize> {
     (length <= LONGEST).then_some(length)
 }
 
-/// A `LogEntry` of dockerd's `logdriver/entry.proto`.
+/// A `LogEntry` of dockerd's `logdriver/entry.proto`; `None`, too, for one of another source, which dockerd does not tell: a crash has torn it
+/// before its text (see the shim's `log::torn`).
 fn message(bytes: &[u8]) -> Option<Line> {
     let (mut text, mut source, mut nanos) = (Vec::new(), &b""[..], 0);
     let (mut partial, mut last, mut attributes) = (false, false, Vec::new());
@@ -132,8 +138,12 @@ fn message(bytes: &[u8]) -> Option<Line> {
     if !partial || last {
         text.push(b'\n');
     }
-    let time = Timestamp::from_unix_nanos(nanos);
-    Some(Line { text, is_stderr: source == b"stderr", time, attributes })
+    let is_stderr = match source {
+        b"stdout" => false,
+        b"stderr" => true,
+        _ => return None,
+    };
+    Some(Line { text, is_stderr, time: Timestamp::from_unix_nanos(nanos), attributes })
 }
 
 fn attribute(bytes: &[u8]) -> Option<(String, String)> {
@@ -245,5 +255,43 @@ mod tests {
             (&b"x\n"[..], &[("k".to_owned(), "v".to_owned())][..])
         );
         assert_eq!(message(b"\x0a\xff"), None);
+    }
+
+    const EMPTY: &[u8] = b"\x0a\x06stdout\x10\xac\x02\x1a\x00";
+    const MIDDLE: &[u8] =
+        b"\x0a\x06stdout\x10\xac\x02\x1a\x02hi\x20\x01\x2a\x14\x12\x100000000000000001\x18\x02";
+
+    /// Whether every reader of protobufs can read it.
+    fn is_whole(bytes: &[u8]) -> bool {
+        Fields(bytes).all(|field| match field {
+            Some((5 | 6, Value::Bytes(value))) => Fields(value).all(|field| field.is_some()),
+            other => other.is_some(),
+        })
+    }
+
+    #[test]
+    fn what_was_cut_short_is_nothing_or_a_line_of_its_own() {
+        let long = [b"\x0a\x06stdout\x10\xac\x02\x1a\x90\x03", &[b'x'; 400][..], &PART[13..]].concat();
+        // Each with the place of its text.
+        for (entry, at) in [(&MESSAGE[4..19], 13), (PART, 12), (EMPTY, 13), (MIDDLE, 13), (&long, 14)] {
+            let whole = message(entry).unwrap();
+            for end in 0..entry.len() {
+                let (written, missing) = (&entry[..end], entry.len() - end);
+                let found = [written, &torn::rest(written, missing)].concat();
+                assert!(found.len() == entry.len() && is_whole(&found), "{found:?} to {end}");
+                let Some(line) = message(&found) else {
+                    assert!(end <= at, "{found:?} has text to {end}");
+                    continue;
+                };
+                assert!(end + 1 >= at, "{found:?} has no text to {end}");
+                assert_eq!((line.time, line.is_stderr), (whole.time, whole.is_stderr), "{found:?}");
+                assert!(whole.text.starts_with(line.text.trim_ascii_end()), "{line:?}");
+                assert!(line.text.ends_with(b"\n") || (entry, missing) == (MIDDLE, 1), "{found:?} to {end}");
+            }
+        }
+        for length in [0, 256, 512, 16384 + 256] {
+            let found = torn::rest(&[], length);
+            assert!(found.len() == length && is_whole(&found) && message(&found).is_none());
+        }
     }
 }
