@@ -67,7 +67,7 @@ impl Device {
     fn serve(&mut self, memory: &Memory, to_guest: &Ring, from_guest: &Ring) -> Result<(), RingError> {
         loop {
             from_guest.disable_notification()?;
-            let bytes = self.receive_some(memory, from_guest)? + self.send_all(memory, to_guest)?;
+            let bytes = self.receive_some(memory, from_guest)? + self.send_some(memory, to_guest)?;
             if bytes >= MANY && !self.pause.is_zero() {
                 thread::sleep(self.pause);
                 continue;
@@ -119,15 +119,16 @@ impl Device {
         place.send((HostVsockPort(port), Box::new(end)));
     }
 
-    /// Gives the guest all that fits into the buffers that it has laid out, and tells how many bytes of data that was.
-    fn send_all(&mut self, memory: &Memory, ring: &Ring) -> Result<usize, RingError> {
+    /// Gives the guest what fits into the buffers that it has laid out, at most a whole ring's: one that takes as fast as it is given is heard
+    /// in between. Tells how many bytes of data that was.
+    fn send_some(&mut self, memory: &Memory, ring: &Ring) -> Result<usize, RingError> {
         telling(ring, || self.send_packets(memory, ring))
     }
 
     fn send_packets(&mut self, memory: &Memory, ring: &Ring) -> Result<usize, RingError> {
         let mut bytes = 0;
         let memory = memory.memory();
-        loop {
+        for _ in 0..RING_SIZE {
             let mut mux = self.shared.mux();
             if !mux.has_packet() {
                 break;
