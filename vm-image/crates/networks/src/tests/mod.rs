@@ -15,7 +15,8 @@ mod user_defined;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use caisson_guest_proto::PortProtocol;
 use caisson_sys::netns::{self, Netns};
@@ -136,4 +137,36 @@ fn converse(mut client: TcpStream, server: &TcpListener) {
     heard.clear();
     client.read_to_end(&mut heard).unwrap();
     assert_eq!(heard, b"answer");
+}
+
+/// A table of our name that is another program's, which the kernel lets nobody else change while that lives.
+pub(crate) struct OthersTable(Child);
+
+impl OthersTable {
+    /// Takes the name, whoever has it. Returns when the table is there.
+    pub(crate) fn hold() -> Self {
+        let nft = Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+        let mut nft = nft.expect("nft of package nftables");
+        let take = "table inet caisson; delete table inet caisson; table inet caisson { flags owner; }\n";
+        nft.stdin.as_mut().unwrap().write_all(take.as_bytes()).unwrap();
+        let give_up_at = Instant::now() + LIMIT;
+        while !is_owned() {
+            assert!(nft.try_wait().unwrap().is_none(), "nft has ended");
+            assert!(Instant::now() < give_up_at, "the table is not nft's");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self(nft)
+    }
+}
+
+fn is_owned() -> bool {
+    let listed = Command::new("nft").args(["list", "table", "inet", "caisson"]).output().unwrap();
+    String::from_utf8_lossy(&listed.stdout).contains("flags owner")
+}
+
+impl Drop for OthersTable {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
@@ -190,34 +190,6 @@ fn an_overlay_is_whole_again_after_a_kill() {
     });
 }
 
-/// A table of our name that is another program's, which the kernel lets nobody else change while that lives.
-struct OthersTable(Child);
-
-impl OthersTable {
-    fn hold() -> Self {
-        let nft = Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
-        let mut nft = nft.expect("nft of package nftables");
-        nft.stdin.as_mut().unwrap().write_all(b"table inet caisson { flags owner; }\n").unwrap();
-        while !Command::new("nft")
-            .args(["list", "table", "inet", "caisson"])
-            .output()
-            .unwrap()
-            .status
-            .success()
-        {
-            std::thread::yield_now();
-        }
-        Self(nft)
-    }
-}
-
-impl Drop for OthersTable {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
 /// Hears of all devices that come or go.
 struct Links(OwnedFd);
 
@@ -250,7 +222,6 @@ fn an_overlay_is_not_open_before_its_rules_are_there() {
         first.create(overlay("over")).await.unwrap();
         first.attach(on("over", "a", vec![])).await.unwrap();
         drop(first);
-        caisson_nftables::Kernel::open().unwrap().delete(caisson_nftables::Family::Inet, "caisson").unwrap();
         let others = OthersTable::hold();
 
         let second = home.open().await;
