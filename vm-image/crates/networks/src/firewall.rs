@@ -151,7 +151,8 @@ impl Firewall {
     }
 
     /// The ways of this system's own connections. Those of loopback addresses are opened only behind the rules that guard
-    /// them, which are in every table.
+    /// them, which are in every table. Where they are open already, that is no safer with a table without them first, which
+    /// would shut them for a moment.
     fn own_ways(
         &self,
         kernel: &Kernel,
@@ -163,7 +164,7 @@ impl Firewall {
         if !own.has_loopback() {
             return Ok(own);
         }
-        if !is_guarded {
+        if !is_guarded && !own.is_open() {
             kernel.replace(&table(bridges, ports, &own, self.native)).map_err(refused)?;
         }
         Ok(own.open_loopback())

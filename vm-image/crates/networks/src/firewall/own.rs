@@ -88,6 +88,11 @@ impl Ways {
         self.all.iter().any(Way::is_of_loopback)
     }
 
+    /// Whether all devices to which those of loopback addresses lead route these already.
+    pub(super) fn is_open(&self) -> bool {
+        self.loopback_devices().into_iter().all(is_switched_on)
+    }
+
     /// Opens those of loopback addresses, if this system lets us. A device that is gone takes its own ways with it only.
     pub(super) fn open_loopback(mut self) -> Self {
         let is_open = |device: &&str| {
@@ -196,14 +201,22 @@ fn mapped(keys: &[Key], map: &str) -> NatTarget {
     NatTarget::Map { keys: keys.to_vec(), map: map.to_owned(), ipv6: false, ports: true }
 }
 
-/// Whether packets from and to loopback addresses may pass a device.
+/// Sets whether packets from and to loopback addresses may pass a device.
 fn switch(device: &str, on: bool) -> io::Result<()> {
-    let file = format!("/proc/sys/net/ipv4/conf/{device}/route_localnet");
+    let file = switch_of(device);
     let wanted = if on { "1" } else { "0" };
     if fs::read_to_string(&file)?.trim() != wanted {
         fs::write(&file, wanted)?;
     }
     Ok(())
+}
+
+fn is_switched_on(device: &str) -> bool {
+    fs::read_to_string(switch_of(device)).is_ok_and(|text| text.trim() == "1")
+}
+
+fn switch_of(device: &str) -> String {
+    format!("/proc/sys/net/ipv4/conf/{device}/route_localnet")
 }
 
 impl Bridge<'_> {

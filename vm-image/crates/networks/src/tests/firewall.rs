@@ -413,3 +413,26 @@ fn rules_that_somebody_else_changes_are_there_again_at_once() {
         }
     });
 }
+
+/// Whoever connects meets the rules, though they are being written again.
+#[test]
+fn own_connections_are_led_while_rules_are_written_again() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        let web =
+            networks.attach(request("web", vec![publish(None, HostPorts::exactly(8080))])).await.unwrap();
+        let server = listen_in(&web);
+        let shared = networks.shared.clone();
+        let writing = tokio::task::spawn_blocking(move || {
+            for _ in 0..20 {
+                assert!(shared.restore_rules());
+            }
+        });
+        while !writing.is_finished() {
+            let client = connect("127.0.0.1:8080".parse().unwrap()).unwrap();
+            assert!(!is_served_by_a_socket(8080));
+            drop((client, server.accept().unwrap()));
+        }
+        writing.await.unwrap();
+    });
+}
