@@ -65,7 +65,8 @@ pub(crate) struct Firewall {
 struct Known {
     /// What this engine has written there, if there is to be one.
     written: Option<Table>,
-    /// Whether nobody else has changed it since, as far as has been heard.
+    /// Whether it is there as it was written: nobody else has changed it since, as far as has been heard, and this engine
+    /// has not tried to.
     is_whole: bool,
     /// The ways in it; until this engine has written one, those that the engine before it has left.
     own: Ways,
@@ -132,6 +133,7 @@ impl Firewall {
         }
         // Somebody else may have flushed all tables of this system a moment ago.
         let is_there = known.is_whole && kernel.has_table(Family::Inet, TABLE).map_err(refused)?;
+        known.is_whole = is_there;
         let (bridges, ports) = (recorded.known_bridges(), &recorded.ports);
         let own = self.own_ways(kernel, &bridges, ports, is_there)?;
         let table = table(&bridges, ports, &own, self.native);
@@ -142,6 +144,8 @@ impl Firewall {
         if let Err(error) = pass_packets_on(&recorded.bridges) {
             tracing::warn!(%error, "this system does not pass packets on: containers have no way out");
         }
+        // What fails may have been done all the same, if the kernel's answer is lost.
+        known.is_whole = false;
         kernel.replace(&table).map_err(refused)?;
         own.close_loopback(bridges.iter().map(|bridge| bridge.device));
         let now = Known { written: Some(table), is_whole: true, own };
@@ -310,6 +314,7 @@ mod tests {
 
     use super::*;
     use crate::IpamPool;
+    use crate::tests::OthersTable;
 
     fn network(options: &[(&str, &str)]) -> NetworkRecord {
         let mut network = NetworkRecord::new("net", "bridge");
@@ -347,6 +352,20 @@ mod tests {
             assert!(!is_there());
             firewall.refresh(|| recorded(&[])).unwrap();
             assert!(is_there());
+        });
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_not_taken_to_be_there() {
+        netns::isolated(|| {
+            let firewall = Firewall::new(true, &Recorded::default());
+            let before = || recorded(&[("com.docker.network.bridge.enable_icc", "false")]);
+            firewall.refresh(before).unwrap();
+            let others = OthersTable::hold();
+            firewall.refresh(|| recorded(&[])).unwrap_err();
+            firewall.refresh(before).unwrap_err();
+            drop(others);
+            firewall.refresh(before).unwrap();
         });
     }
 
