@@ -147,7 +147,8 @@ impl Firewall {
         // What fails may have been done all the same, if the kernel's answer is lost.
         known.is_whole = false;
         kernel.replace(&table).map_err(refused)?;
-        own.close_loopback(bridges.iter().map(|bridge| bridge.device));
+        // What an engine before this one has opened may be a bridge that nobody needs any more.
+        own.close_loopback(bridges.iter().map(|bridge| bridge.device).chain(known.own.devices()));
         let now = Known { written: Some(table), is_whole: true, own };
         let before = std::mem::replace(known, now);
         known.own.end(&before.own);

@@ -111,8 +111,7 @@ impl Ways {
         Self { loopback, ..self }
     }
 
-    /// Closes the devices of which no way of a loopback address is open. What an engine before this one has left open is
-    /// closed, too.
+    /// Closes the devices of which no way of a loopback address is open. One that is gone is closed.
     pub(super) fn close_loopback<'a>(&self, devices: impl Iterator<Item = &'a str>) {
         let open = if self.loopback { self.loopback_devices() } else { BTreeSet::new() };
         for device in devices.filter(|device| !open.contains(device)) {

@@ -345,16 +345,23 @@ fn loopback_addresses_are_routed_where_they_must_and_stay_this_systems_own() {
 
 #[test]
 fn what_an_engine_that_was_killed_has_left_open_is_closed() {
-    in_own_system(async |home| {
-        let first = home.open().await;
-        let port = vec![publish(None, HostPorts::exactly(8080))];
-        first.attach(request("web", port)).await.unwrap();
-        forget(first).await;
-        assert!(routes_loopback("docker0"));
-        let second = home.open().await;
-        second.restore(&[]).await;
-        assert!(!routes_loopback("docker0"));
-    });
+    for live in [vec!["other".to_owned()], vec![]] {
+        in_own_system(async |home| {
+            let first = home.open().await;
+            first.create(plain("else")).await.unwrap();
+            for (network, container, port) in [("bridge", "web", 8080), ("else", "other", 8081)] {
+                let port = vec![publish(None, HostPorts::exactly(port))];
+                first.attach(on(network, container, port)).await.unwrap();
+            }
+            let other = format!("br-{}", &first.inspect("else").unwrap().id[..12]);
+            forget(first).await;
+            assert!(routes_loopback("docker0") && routes_loopback(&other));
+            let second = home.open().await;
+            second.restore(&live).await;
+            assert!(!routes_loopback("docker0"));
+            assert_eq!(routes_loopback(&other), !live.is_empty());
+        });
+    }
 }
 
 #[test]
