@@ -16,8 +16,9 @@ use crate::table::Family;
 
 /// The group's bit.
 const GROUP: u32 = 1 << 6;
-/// Room for what is not taken yet. What does not fit is lost, and that it was is told.
-const BUFFER_BYTES: usize = 1 << 20;
+/// Room for what is not taken yet, as much as the largest change of ours has. What does not fit is lost, and that it was is
+/// told.
+const BUFFER_BYTES: usize = 16 << 20;
 /// The kernel puts no more into one datagram (`NLMSG_GOODSIZE`), unless a single change is larger.
 const RECEIVE_BYTES: usize = 64 * 1024;
 
@@ -38,11 +39,16 @@ pub struct Changes {
     table: String,
 }
 
-/// Somebody else has changed a table, or what is in it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
-    /// The name of the program that did so last, if that is known yet.
-    pub by: Option<String>,
+/// What others have done to a table, or may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Somebody else has changed it, or what is in it.
+    Made {
+        /// The name of the program that did so last, if that is known yet.
+        by: Option<String>,
+    },
+    /// There was more than could be heard, of this table or of others.
+    Unheard,
 }
 
 impl Changes {
@@ -57,8 +63,7 @@ impl Changes {
         Ok(Self { socket, family, table: table.into() })
     }
 
-    /// Whether any of the changes up to now was one of the table. So many that they could not all be heard count as such.
-    /// Never waits.
+    /// Whether any of the changes up to now was one of the table. Never waits.
     pub fn take(&self) -> Option<Change> {
         let mut buffer = vec![0; RECEIVE_BYTES];
         let mut heard = Heard::default();
@@ -68,9 +73,7 @@ impl Changes {
                     messages(&buffer[..length]).for_each(|message| heard.hear(self, message));
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::NOBUFS) => {
-                    heard.change.get_or_insert_default();
-                }
+                Err(Errno::NOBUFS) => heard.lose(),
                 Err(_) => return heard.change,
             }
         }
@@ -95,10 +98,10 @@ impl Heard {
     fn hear(&mut self, changes: &Changes, message: &[u8]) {
         match kind(message) {
             Some(NEW_GENERATION) => {
-                if let Some(change) = self.change.as_mut().filter(|_| self.is_of_table) {
+                if self.is_of_table {
                     let program =
                         message.get(HEADERS..).and_then(|attributes| attr::find(attributes, PROGRAM));
-                    change.by = program.map(attr::text);
+                    self.change = Some(Change::Made { by: program.map(attr::text) });
                 }
                 self.is_of_table = false;
             }
@@ -108,8 +111,16 @@ impl Heard {
     }
 
     fn of_table(&mut self) {
-        self.change.get_or_insert_default();
+        if !matches!(self.change, Some(Change::Made { .. })) {
+            self.change = Some(Change::Made { by: None });
+        }
         self.is_of_table = true;
+    }
+
+    /// The end of a transaction may be among what is lost, so the next end may be another's.
+    fn lose(&mut self) {
+        self.change.get_or_insert(Change::Unheard);
+        self.is_of_table = false;
     }
 }
 

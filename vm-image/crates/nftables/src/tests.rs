@@ -331,7 +331,7 @@ fn what_others_change_in_a_table_is_heard_of_once_and_what_one_does_oneself_is_n
             assert!(!is_told(), "before {command}");
             nft(command);
             assert!(is_told(), "{command}");
-            assert_eq!(changes.take(), Some(Change { by: Some("nft".into()) }), "{command}");
+            assert_eq!(changes.take(), Some(Change::Made { by: Some("nft".into()) }), "{command}");
             assert!(!is_told() && changes.take().is_none(), "after {command}");
         }
         own.replace(&full_table()).unwrap();
@@ -344,14 +344,20 @@ fn what_others_change_in_a_table_is_heard_of_once_and_what_one_does_oneself_is_n
 }
 
 #[test]
-fn more_changes_than_can_be_heard_may_be_of_any_table() {
+fn more_changes_than_can_be_heard_are_told_of_and_no_change_of_the_table() {
     netns::isolated(|| {
         let (own, other) = (Kernel::open().unwrap(), Kernel::open().unwrap());
         let changes = Changes::of_others(&own, Family::Inet, "t").unwrap();
         let rules = (0..20_000u16).map(|n| Rule::new().is(Key::TcpDport, n).accept());
-        other.replace(&Table::new(Family::Inet, "u").chain(Chain::new("c").rules(rules))).unwrap();
-        assert!(changes.take().is_some());
-        assert!(changes.take().is_none());
+        let large = Table::new(Family::Inet, "u").chain(Chain::new("c").rules(rules));
+        other.replace(&large).unwrap();
+        assert_eq!(changes.take(), None, "there is room for one as large as this");
+        rustix::net::sockopt::set_socket_recv_buffer_size(&changes, 64 * 1024).unwrap();
+        other.replace(&large).unwrap();
+        assert_eq!(changes.take(), Some(Change::Unheard));
+        assert_eq!(changes.take(), None);
+        nft("add table inet t");
+        assert_eq!(changes.take(), Some(Change::Made { by: Some("nft".into()) }));
     });
 }
 

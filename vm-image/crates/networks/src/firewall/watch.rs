@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use caisson_nftables::{Change, Changes};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::networks::{Shared, blocking};
 
@@ -34,25 +34,59 @@ async fn follow(shared: &Weak<Shared>) -> io::Result<()> {
     };
     let changes = watched(changes?)?;
     let mut patience = Patience::default();
+    let mut heard = None;
+    loop {
+        let change = match heard {
+            Some(change) => change,
+            None => next(&changes).await?,
+        };
+        let Some(shared) = shared.upgrade() else { return Ok(()) };
+        let mut rest = REST;
+        if blocking(move || shared.restore_rules()).await {
+            rest = patience.after_writing(&change, Instant::now());
+            tell(&change, rest);
+        }
+        heard = pause(changes.get_ref(), rest).await;
+    }
+}
+
+/// Waits until others may have changed our rules. Those who change theirs often are not followed step by step.
+async fn next(changes: &AsyncFd<Changes>) -> io::Result<Change> {
     loop {
         let mut ready = changes.readable().await?;
         let change = changes.get_ref().take();
         ready.clear_ready();
-        let mut rest = REST;
-        if let Some(change) = change {
-            let Some(shared) = shared.upgrade() else { return Ok(()) };
-            if blocking(move || shared.restore_rules()).await {
-                rest = patience.after_writing(Instant::now());
-                tell(&change, rest);
-            }
+        match change {
+            Some(change) => return Ok(change),
+            None => tokio::time::sleep(REST).await,
         }
-        tokio::time::sleep(rest).await;
+    }
+}
+
+/// Rests. What others change meanwhile is taken all the same, so that there is room for more of it.
+async fn pause(changes: &Changes, rest: Duration) -> Option<Change> {
+    let over = Instant::now() + rest;
+    let mut heard = None;
+    loop {
+        let left = over.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return heard;
+        }
+        tokio::time::sleep(left.min(REST)).await;
+        heard = match (heard, changes.take()) {
+            (Some(before), None | Some(Change::Unheard)) => Some(before),
+            (_, now) => now,
+        };
     }
 }
 
 /// Who goes on and on is told of when the rests have become longer, and then no more.
 fn tell(change: &Change, rest: Duration) {
-    let by = change.by.as_deref().unwrap_or("unknown");
+    let Change::Made { by } = change else {
+        info!("not all changes of rules could be heard; those between networks are written again");
+        return;
+    };
+    let by = by.as_deref().unwrap_or("unknown");
     match rest < LONGEST_REST {
         true => warn!(by, "somebody else has changed the rules between networks; they are written again"),
         false => debug!(by, "somebody else goes on changing the rules between networks"),
@@ -66,7 +100,11 @@ struct Patience {
 }
 
 impl Patience {
-    fn after_writing(&mut self, now: Instant) -> Duration {
+    /// What could not be heard is nobody's fault.
+    fn after_writing(&mut self, change: &Change, now: Instant) -> Duration {
+        if *change == Change::Unheard {
+            return REST;
+        }
         let again = self.last.filter(|(at, _)| now.duration_since(*at) < PEACE);
         let rest = again.map_or(REST, |(_, rest)| rest.saturating_mul(2).min(LONGEST_REST));
         self.last = Some((now, rest));
@@ -82,20 +120,52 @@ fn watched(changes: Changes) -> io::Result<AsyncFd<Changes>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use caisson_nftables::{Family, Kernel, Table};
+    use caisson_sys::netns;
+
     use super::*;
 
     #[test]
+    fn what_others_change_during_a_rest_is_heard() {
+        netns::isolated(|| {
+            let (own, other) = (Kernel::open().unwrap(), Kernel::open().unwrap());
+            let changes = Changes::of_others(&own, Family::Inet, "t").unwrap();
+            // Enough for what is changed in a part of the rest, and too little for all of it.
+            rustix::net::sockopt::set_socket_recv_buffer_size(&changes, 64 * 1024).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let over = AtomicBool::new(false);
+            std::thread::scope(|threads| {
+                let change = || {
+                    while !over.load(Ordering::Relaxed) {
+                        other.replace(&Table::new(Family::Inet, "u")).unwrap();
+                        std::thread::sleep(Duration::from_millis(4));
+                    }
+                };
+                threads.spawn(change);
+                let heard = runtime.block_on(pause(&changes, LONGEST_REST));
+                over.store(true, Ordering::Relaxed);
+                assert_eq!(heard, None);
+            });
+        });
+    }
+
+    #[test]
     fn a_fight_has_longer_rests_up_to_a_limit_and_peace_ends_it() {
+        let change = Change::Made { by: None };
         let mut patience = Patience::default();
         let mut now = Instant::now();
         let rests: Vec<u128> = (0..7)
             .map(|_| {
-                let rest = patience.after_writing(now);
+                let rest = patience.after_writing(&change, now);
                 now += rest;
                 rest.as_millis()
             })
             .collect();
         assert_eq!(rests, [50, 100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(patience.after_writing(now + PEACE), REST);
+        assert_eq!(patience.after_writing(&Change::Unheard, now), REST);
+        assert_eq!(patience.after_writing(&change, now).as_millis(), 1000);
+        assert_eq!(patience.after_writing(&change, now + PEACE), REST);
     }
 }
