@@ -116,6 +116,12 @@ impl Firewall {
         self.write(&mut known, &recorded()).map(|()| true)
     }
 
+    /// Whether the table is taken to be there as it was written. Waits for who is writing it.
+    #[cfg(test)]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.known.lock().unwrap().is_whole
+    }
+
     fn kernel(&self) -> io::Result<&Kernel> {
         match self.kernel.get() {
             Some(kernel) => Ok(kernel),

@@ -132,11 +132,8 @@ impl Shared {
     }
 
     /// Makes the rules again after somebody else has changed them. Whether there are to be any, and there are.
-    pub(crate) fn restore_rules(&self) -> bool {
-        self.firewall.restore(|| self.recorded()).unwrap_or_else(|error| {
-            warn!(error = %crate::error::chain(&error), "the rules that somebody else has changed are not there again");
-            false
-        })
+    pub(crate) fn restore_rules(&self) -> Result<bool, FirewallError> {
+        self.firewall.restore(|| self.recorded())
     }
 
     /// A range for a network that names none.

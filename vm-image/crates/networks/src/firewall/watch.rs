@@ -12,6 +12,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::{debug, info, warn};
 
+use super::FirewallError;
+use crate::error::chain;
 use crate::networks::{Shared, blocking};
 
 /// Those who change rules often are not followed step by step.
@@ -41,12 +43,22 @@ async fn follow(shared: &Weak<Shared>) -> io::Result<()> {
             None => next(&changes).await?,
         };
         let Some(shared) = shared.upgrade() else { return Ok(()) };
-        let mut rest = REST;
-        if blocking(move || shared.restore_rules()).await {
-            rest = patience.after_writing(&change, Instant::now());
-            tell(&change, rest);
+        let restored = blocking(move || shared.restore_rules()).await;
+        let rest = match &restored {
+            Ok(false) => REST,
+            Ok(true) => patience.after_writing(&change, Instant::now()),
+            Err(_) => patience.longer(Instant::now()),
+        };
+        match &restored {
+            Ok(false) => {}
+            Ok(true) => tell(&change, rest),
+            Err(error) => tell_of_failure(error, rest),
         }
         heard = pause(changes.get_ref(), rest).await;
+        if restored.is_err() {
+            // Nobody may change anything any more, and the rules are not there.
+            heard.get_or_insert(change);
+        }
     }
 }
 
@@ -93,6 +105,14 @@ fn tell(change: &Change, rest: Duration) {
     }
 }
 
+fn tell_of_failure(error: &FirewallError, rest: Duration) {
+    let error = chain(error);
+    match rest < LONGEST_REST {
+        true => warn!(%error, "the rules that somebody else has changed are not there again"),
+        false => debug!(%error, "the rules that somebody else has changed are still not there again"),
+    }
+}
+
 /// How long those who change our rules are left alone after these were written again: longer each time.
 #[derive(Debug, Default)]
 struct Patience {
@@ -105,6 +125,10 @@ impl Patience {
         if *change == Change::Unheard {
             return REST;
         }
+        self.longer(now)
+    }
+
+    fn longer(&mut self, now: Instant) -> Duration {
         let again = self.last.filter(|(at, _)| now.duration_since(*at) < PEACE);
         let rest = again.map_or(REST, |(_, rest)| rest.saturating_mul(2).min(LONGEST_REST));
         self.last = Some((now, rest));
