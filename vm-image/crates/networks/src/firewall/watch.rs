@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use caisson_nftables::{Change, Changes};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::FirewallError;
 use crate::error::chain;
@@ -35,7 +35,7 @@ async fn follow(shared: &Weak<Shared>) -> io::Result<()> {
         return Ok(());
     };
     let changes = watched(changes?)?;
-    let mut patience = Patience::default();
+    let (mut fights, mut floods) = (Patience::default(), Patience::default());
     let mut heard = None;
     loop {
         let change = match heard {
@@ -44,15 +44,15 @@ async fn follow(shared: &Weak<Shared>) -> io::Result<()> {
         };
         let Some(shared) = shared.upgrade() else { return Ok(()) };
         let restored = blocking(move || shared.restore_rules()).await;
-        let rest = match &restored {
-            Ok(false) => REST,
-            Ok(true) => patience.after_writing(&change, Instant::now()),
-            Err(_) => patience.longer(Instant::now()),
-        };
-        match &restored {
-            Ok(false) => {}
-            Ok(true) => tell(&change, rest),
-            Err(error) => tell_of_failure(error, rest),
+        let mut rest = REST;
+        if !matches!(restored, Ok(false)) {
+            let patience = match &change {
+                Change::Made { .. } => &mut fights,
+                Change::Unheard => &mut floods,
+            };
+            let turn = patience.after_writing(Instant::now());
+            tell(&change, restored.as_ref().err(), turn.word);
+            rest = turn.rest;
         }
         heard = pause(changes.get_ref(), rest).await;
         if restored.is_err() {
@@ -92,24 +92,28 @@ async fn pause(changes: &Changes, rest: Duration) -> Option<Change> {
     }
 }
 
-/// Who goes on and on is told of when the rests have become longer, and then no more.
-fn tell(change: &Change, rest: Duration) {
-    let Change::Made { by } = change else {
-        info!("not all changes of rules could be heard; those between networks are written again");
-        return;
+fn tell(change: &Change, failure: Option<&FirewallError>, word: Word) {
+    let (by, done) = match change {
+        Change::Made { by } => {
+            let by = by.as_deref().unwrap_or("unknown");
+            (Some(by), "somebody else has changed the rules between networks; they are written again")
+        }
+        Change::Unheard => {
+            (None, "not all changes of rules could be heard; those between networks are written again")
+        }
     };
-    let by = by.as_deref().unwrap_or("unknown");
-    match rest < LONGEST_REST {
-        true => warn!(by, "somebody else has changed the rules between networks; they are written again"),
-        false => debug!(by, "somebody else goes on changing the rules between networks"),
-    }
-}
-
-fn tell_of_failure(error: &FirewallError, rest: Duration) {
-    let error = chain(error);
-    match rest < LONGEST_REST {
-        true => warn!(%error, "the rules that somebody else has changed are not there again"),
-        false => debug!(%error, "the rules that somebody else has changed are still not there again"),
+    let what = match failure {
+        None => done,
+        Some(_) => {
+            "the rules between networks, which somebody else may have changed, cannot be written again"
+        }
+    };
+    let error = failure.map(|error| chain(error));
+    let error = error.as_deref();
+    match word {
+        Word::Again => warn!(by, error, "{what}"),
+        Word::GoesOn => warn!(by, error, "{what}, and this goes on"),
+        Word::Nothing => debug!(by, error, "{what}"),
     }
 }
 
@@ -117,22 +121,42 @@ fn tell_of_failure(error: &FirewallError, rest: Duration) {
 #[derive(Debug, Default)]
 struct Patience {
     last: Option<(Instant, Duration)>,
+    /// When it was last said that this goes on.
+    told: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Turn {
+    rest: Duration,
+    word: Word,
+}
+
+/// What is said of a turn. What goes on and on is told of now and then only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Again,
+    GoesOn,
+    Nothing,
 }
 
 impl Patience {
-    /// What could not be heard is nobody's fault.
-    fn after_writing(&mut self, change: &Change, now: Instant) -> Duration {
-        if *change == Change::Unheard {
-            return REST;
-        }
-        self.longer(now)
-    }
-
-    fn longer(&mut self, now: Instant) -> Duration {
+    fn after_writing(&mut self, now: Instant) -> Turn {
         let again = self.last.filter(|(at, _)| now.duration_since(*at) < PEACE);
         let rest = again.map_or(REST, |(_, rest)| rest.saturating_mul(2).min(LONGEST_REST));
         self.last = Some((now, rest));
-        rest
+        Turn { rest, word: self.word(rest, now) }
+    }
+
+    fn word(&mut self, rest: Duration, now: Instant) -> Word {
+        if rest < LONGEST_REST {
+            self.told = None;
+            return Word::Again;
+        }
+        if self.told.is_some_and(|at| now.duration_since(at) < PEACE) {
+            return Word::Nothing;
+        }
+        self.told = Some(now);
+        Word::GoesOn
     }
 }
 
@@ -177,19 +201,23 @@ mod tests {
 
     #[test]
     fn a_fight_has_longer_rests_up_to_a_limit_and_peace_ends_it() {
-        let change = Change::Made { by: None };
         let mut patience = Patience::default();
         let mut now = Instant::now();
-        let rests: Vec<u128> = (0..7)
-            .map(|_| {
-                let rest = patience.after_writing(&change, now);
+        let mut turns = |count: usize| -> Vec<(u128, Word)> {
+            let turns = (0..count).map(|_| {
+                let Turn { rest, word } = patience.after_writing(now);
                 now += rest;
-                rest.as_millis()
-            })
-            .collect();
-        assert_eq!(rests, [50, 100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(patience.after_writing(&Change::Unheard, now), REST);
-        assert_eq!(patience.after_writing(&change, now).as_millis(), 1000);
-        assert_eq!(patience.after_writing(&change, now + PEACE), REST);
+                (rest.as_millis(), word)
+            });
+            turns.collect()
+        };
+        let first = [50, 100, 200, 400, 800].map(|rest| (rest, Word::Again));
+        assert_eq!(turns(5), first);
+        for _ in 0..3 {
+            assert_eq!(turns(1), [(1000, Word::GoesOn)]);
+            assert_eq!(turns(59), [(1000, Word::Nothing); 59]);
+        }
+        now += PEACE;
+        assert_eq!(patience.after_writing(now), Turn { rest: REST, word: Word::Again });
     }
 }
