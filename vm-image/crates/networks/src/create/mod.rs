@@ -140,7 +140,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Removes what there is of a network that is not finished.
+    /// Removes what there is of a network that is not finished, and its rules.
     pub(crate) fn abandon(&self, network: &NetworkRecord) {
         let others = self.book().networks().to_vec();
         let removed = self.drivers.of(network).dismantle(network, &others).map_err(CreateError::Driver);
@@ -148,6 +148,7 @@ impl Shared {
         if let Err(error) = removed {
             tracing::warn!(network = %network.name, %error, "an unfinished network is left until the next start");
         }
+        self.refresh_rules_if_possible();
     }
 }
 

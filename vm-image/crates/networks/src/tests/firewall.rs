@@ -390,12 +390,6 @@ fn connections_to_containers_that_died_after_a_kill_end_and_others_go_on() {
     }
 }
 
-/// Our table without what it has counted; empty if there is none.
-fn rules() -> String {
-    let listed = Command::new("nft").args(["-s", "list", "table", "inet", "caisson"]).output().unwrap();
-    String::from_utf8(listed.stdout).unwrap()
-}
-
 /// Whatever somebody else takes away, or puts in.
 #[test]
 fn rules_that_somebody_else_changes_are_there_again_at_once() {

@@ -139,6 +139,12 @@ fn converse(mut client: TcpStream, server: &TcpListener) {
     assert_eq!(heard, b"answer");
 }
 
+/// Our table without what it has counted; empty if there is none.
+fn rules() -> String {
+    let listed = Command::new("nft").args(["-s", "list", "table", "inet", "caisson"]).output().unwrap();
+    String::from_utf8(listed.stdout).unwrap()
+}
+
 /// A table of our name that is another program's, which the kernel lets nobody else change while that lives.
 pub(crate) struct OthersTable(Child);
 

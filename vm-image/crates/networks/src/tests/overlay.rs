@@ -94,6 +94,23 @@ fn each_overlay_has_a_number_of_its_own() {
     });
 }
 
+/// The port of all VXLANs is another program's, which is seen when one is made: behind its rules.
+#[test]
+fn a_network_that_cannot_be_made_leaves_no_rules() {
+    in_own_system(async |home| {
+        let networks = home.open().await;
+        networks.attach(on("bridge", "a", vec![])).await.unwrap();
+        let before = rules();
+        assert!(before.contains("bridge: "));
+        let theirs = UdpSocket::bind("0.0.0.0:4789").unwrap();
+        networks.create(overlay("late")).await.unwrap_err();
+        assert!(networks.inspect("late").is_err());
+        assert_eq!(rules(), before);
+        drop(theirs);
+        networks.create(overlay("late")).await.unwrap();
+    });
+}
+
 #[test]
 fn what_cannot_be_is_refused_with_its_reason() {
     in_own_system(async |home| {
