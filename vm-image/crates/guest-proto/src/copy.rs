@@ -446,17 +446,22 @@ mod tests {
     #[cfg_attr(windows, ignore = "a reset does not arrive as one under wine 8; to be run on Windows")]
     #[tokio::test]
     async fn what_a_server_said_before_it_reset_the_connection_is_carried() {
-        let (client_end, client) = tokio::io::duplex(100);
-        let (near, mut far) = tcp().await;
-        far.write_all(&[7; 10_000]).await.unwrap();
-        reset(far);
-        let hear = async {
-            let (mut client, mut heard) = (Duplex::new(client), Vec::new());
-            client.read_to_end(&mut heard).await.unwrap_err();
-            assert_eq!(heard.len(), 10_000);
-        };
-        let copy = async { copied(&mut Duplex::new(client_end), &mut Tcp::new(&near)).await };
-        assert_reset(tokio::join!(copy, hear).0);
+        for client_ends in [false, true] {
+            let (client_end, client) = tokio::io::duplex(100);
+            let (near, mut far) = tcp().await;
+            far.write_all(&[7; 10_000]).await.unwrap();
+            reset(far);
+            let hear = async {
+                let (mut client, mut heard) = (Duplex::new(client), Vec::new());
+                if client_ends {
+                    client.shutdown().await.unwrap();
+                }
+                client.read_to_end(&mut heard).await.unwrap_err();
+                assert_eq!(heard.len(), 10_000);
+            };
+            let copy = async { copied(&mut Duplex::new(client_end), &mut Tcp::new(&near)).await };
+            assert_reset(tokio::join!(copy, hear).0);
+        }
     }
 
     #[tokio::test]

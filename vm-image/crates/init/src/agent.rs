@@ -15,7 +15,7 @@ use crate::children::Children;
 use crate::engine::Engine;
 use crate::host::Host;
 use crate::link::{self, Order, Outbox};
-use crate::{clock, disk, egress, host, modules, power, relay};
+use crate::{clock, disk, egress, guard, host, modules, power, relay};
 
 /// The engine's time to stop its containers when nobody said how long it may take.
 const DEFAULT_GRACE: Duration = Duration::from_secs(15);
@@ -96,6 +96,7 @@ impl Agent {
         }
         let way_out = egress::start();
         tokio::task::spawn_blocking(|| modules::load_ahead(&FOR_ENGINE));
+        let guarded = tokio::task::spawn_blocking(guard::vsock);
         let (outbox, children, engine) = (self.outbox.clone(), self.children.clone(), engine.clone());
         let (data_disk, known) = (self.data_disk.clone(), self.host.known());
         tokio::task::spawn_local(async move {
@@ -105,6 +106,8 @@ impl Agent {
                     enter(BootStage::Engine, "");
                     tokio::task::spawn_local(disk::watch_space(outbox.clone()));
                     host::wait_for_all(known).await;
+                    // One that panicked has said so.
+                    let _ = guarded.await;
                     engine.keep_running(&way_out).await;
                 }
                 Err(error) => {

@@ -13,6 +13,7 @@
 //!              all the time  [link] the conversation with the host     [relay] streams to the engine and containers
 //!                            [egress] the way out of the machine, on its own thread
 //!                            [children] reaps every process of the machine
+//!                            [guard] keeps all others from the host's streams
 //!         -> [power]  stops the engine, kills the rest, unmounts, powers off
 //! ```
 //!
@@ -28,6 +29,7 @@ mod clock;
 mod disk;
 mod egress;
 mod engine;
+mod guard;
 mod host;
 mod link;
 mod log;

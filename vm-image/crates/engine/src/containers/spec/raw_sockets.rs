@@ -7,7 +7,9 @@
 //! still tell lies in ICMP, under its own address and on its own networks.
 //!
 //! As the rest of moby's filter, it does not look into `socketcall(2)`, by which 32-bit programs of x86 make all their sockets: what
-//! that is to do lies in memory. Without it they had no network (moby has tried, 29.4.2, and taken it back, moby#52547).
+//! that is to do lies in memory. Without it they had no network (moby has tried, 29.4.2, and taken it back, moby#52547). So a program
+//! that means harm, and makes its calls as those do, gets past; the host's streams, which matter most, the machine keeps by the kernel
+//! itself (`caisson_sys::socket_guard`).
 
 use caisson_docker_api::container::HostConfig;
 
