@@ -190,18 +190,15 @@ impl Containers {
     /// can read them.
     async fn unread_that_run(&self, found: &[Found]) -> anyhow::Result<Vec<(String, Word)>> {
         let read: BTreeSet<&str> = found.iter().map(|one| one.definition.id.as_str()).collect();
-        let mut run = Vec::new();
-        for id in self.ids_on_disk()?.into_iter().filter(|id| !read.contains(id.as_str())) {
+        let ids = self.ids_on_disk()?.into_iter().filter(|id| !read.contains(id.as_str()));
+        let ask = |id: String| async {
             let shim = self.ground.shim_of(&id);
-            if !shim.exists() {
-                continue;
-            }
-            match shim.answered_within(SHIMS_ANSWER_WITHIN).await {
-                Word::Gone => {}
-                word => run.push((id, word)),
-            }
-        }
-        Ok(run)
+            let word =
+                if shim.exists() { shim.answered_within(SHIMS_ANSWER_WITHIN).await } else { Word::Gone };
+            (id, word)
+        };
+        let told = join_all(ids.map(ask)).await;
+        Ok(told.into_iter().filter(|(_, word)| *word != Word::Gone).collect())
     }
 
     /// Removes the bundles of all but those that live.

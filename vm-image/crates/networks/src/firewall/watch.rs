@@ -188,7 +188,7 @@ mod tests {
                 let change = || {
                     while !over.load(Ordering::Relaxed) {
                         other.replace(&Table::new(Family::Inet, "u")).unwrap();
-                        std::thread::sleep(Duration::from_millis(4));
+                        std::thread::sleep(Duration::from_millis(8));
                     }
                 };
                 threads.spawn(change);
