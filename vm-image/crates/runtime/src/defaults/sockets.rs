@@ -52,34 +52,30 @@ fn sockets() -> Vec<LinuxSyscall> {
         let of = |kind| vec![masked(DOMAIN, MASK, family), masked(TYPE, TYPE_MASK, kind)];
         let mut raw = of(libc::SOCK_RAW);
         raw.push(masked(PROTOCOL, MASK, ping));
-        TYPES.map(of).into_iter().chain([raw]).map(allow)
+        TYPES.map(of).into_iter().chain([raw]).map(|conditions| allow("socket", conditions))
     });
     let is_internet = |family: &libc::c_int| INTERNET.iter().any(|(other, _)| other == family);
     let is_open = |family: &libc::c_int| !CLOSED.contains(family) && !is_internet(family);
     let open = FAMILIES.filter(is_open).map(|family| masked(DOMAIN, MASK, family)).collect();
-    of_internet.chain([allow(open)]).collect()
+    of_internet.chain([allow("socket", open)]).collect()
 }
 
 /// Which of their options: all but the one by which a raw socket writes its own headers. The rules of a call are looked at in their order.
 fn options() -> Vec<LinuxSyscall> {
     let no_option = |(level, option)| {
-        let mut rule = allow(vec![masked(LEVEL, MASK, level), masked(OPTION, MASK, option)]);
-        rule.set_names(vec!["setsockopt".into()])
-            .set_action(LinuxSeccompAction::ScmpActErrno)
+        let mut rule = allow("setsockopt", vec![masked(LEVEL, MASK, level), masked(OPTION, MASK, option)]);
+        rule.set_action(LinuxSeccompAction::ScmpActErrno)
             .set_errno_ret(Some(libc::ENOPROTOOPT.unsigned_abs()));
         rule
     };
     // A rule without conditions would come before all others.
-    let mut rest = allow(vec![masked(LEVEL, 0, 0)]);
-    rest.set_names(vec!["setsockopt".into()]);
+    let rest = allow("setsockopt", vec![masked(LEVEL, 0, 0)]);
     OWN_HEADERS.map(no_option).into_iter().chain([rest]).collect()
 }
 
-fn allow(conditions: Vec<LinuxSeccompArg>) -> LinuxSyscall {
+fn allow(call: &str, conditions: Vec<LinuxSeccompArg>) -> LinuxSyscall {
     let mut rule = LinuxSyscall::default();
-    rule.set_names(vec!["socket".into()])
-        .set_action(LinuxSeccompAction::ScmpActAllow)
-        .set_args(Some(conditions));
+    rule.set_names(vec![call.into()]).set_action(LinuxSeccompAction::ScmpActAllow).set_args(Some(conditions));
     rule
 }
 
