@@ -142,22 +142,25 @@ pub(crate) fn make_base_layer(data_root: &Path) -> io::Result<PathBuf> {
     Ok(layer)
 }
 
+/// All of it is on disk then: under its name nobody looks into it again, also after a power cut.
 fn fill_base_layer(layer: &Path) -> io::Result<()> {
     // Modes are set, for what is made obeys the umask.
-    let as_dockerd_s =
-        |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(DOCKERD_S_MODE));
-    for directory in ["", "dev", "dev/pts", "dev/shm", "proc", "sys", "etc"] {
-        let directory = layer.join(directory);
-        std::fs::create_dir(&directory)?;
-        as_dockerd_s(&directory)?;
+    let settle = |path: &Path| {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(DOCKERD_S_MODE))?;
+        std::fs::File::open(path)?.sync_all()
+    };
+    let directories = ["", "dev", "dev/pts", "dev/shm", "proc", "sys", "etc"].map(|name| layer.join(name));
+    for directory in &directories {
+        std::fs::create_dir(directory)?;
     }
     for file in [".dockerenv", "etc/hosts", "etc/hostname", "etc/resolv.conf"] {
         let file = layer.join(file);
         std::fs::File::create_new(&file)?;
-        as_dockerd_s(&file)?;
+        settle(&file)?;
     }
     // Older programs look there for what is mounted.
-    std::os::unix::fs::symlink("/proc/mounts", layer.join("etc/mtab"))
+    std::os::unix::fs::symlink("/proc/mounts", layer.join("etc/mtab"))?;
+    directories.iter().try_for_each(|directory| settle(directory))
 }
 
 /// Removes the base layers of other engines. To be called while no container runs: those that were started by another engine have its layer

@@ -1,4 +1,4 @@
-//! What a container has of the volumes that runs and whose record cannot be read: what its first process has mounted.
+//! The volumes of a container that runs and whose record cannot be read: those that its first process has mounted.
 //!
 //! Both tables of mounts are the kernel's (`proc_pid_mountinfo(5)`). A volume is known by its device and its place on that, of which the
 //! engine's own table tells: a volume's device has been mounted there, too, before the container was started.

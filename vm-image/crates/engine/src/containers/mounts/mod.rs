@@ -2,7 +2,8 @@
 //!
 //! [`parse`] reads what is asked for, [`claim`] decides what is mounted where when the container is made (volumes are made
 //! and held there, and [`making`] remembers which until the container is made), [`fill`] puts what the image has into volumes that are empty, [`supply`] makes the volumes ready for a
-//! run and lets go of them, [`found`] holds them for containers that run without a record, [`images`] keeps the layers of images that are mounted. What a container has is in its definition, as [`Mounting`]s.
+//! run and lets go of them, [`found`] holds them for containers that run without a record, [`images`] keeps the layers of images that
+//! are mounted. What a container has is in its definition, as [`Mounting`]s.
 //!
 //! `--tmpfs` stays where it is asked for, in the host configuration: it is told nowhere else.
 
