@@ -74,7 +74,7 @@ impl Qemu {
         let sockets = Sockets::within(&spec.runtime_dir);
         let mut records = Records::end_leftovers(&spec.runtime_dir);
         let log = begin(&spec.console_log)?;
-        let (vsock, incoming) = vsock::plug(&sockets.vsock, &spec.listen, &acceleration)?;
+        let (vsock, incoming) = vsock::plug(&sockets.vsock, &spec.listen)?;
         let (arguments, qmp) = (arguments::machine(spec, &acceleration, &sockets), listen(&sockets.qmp)?);
         let (qemu, console) = start(&qemu, &arguments, log, &mut records).await?;
         let (qemu, qmp) = let_run(qemu, qmp).await?;

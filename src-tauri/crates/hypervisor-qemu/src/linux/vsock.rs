@@ -23,9 +23,7 @@ use std::{
     time::Duration,
 };
 
-use caisson_hypervisor::{
-    Acceleration, ConnectError, GuestVsockPort, HostVsockPort, Incoming, LaunchError, VsockStream,
-};
+use caisson_hypervisor::{ConnectError, GuestVsockPort, HostVsockPort, Incoming, LaunchError, VsockStream};
 use tokio::sync::{mpsc, oneshot};
 use vhost::vhost_user::Listener;
 use vhost_user_backend::VhostUserDaemon;
@@ -45,10 +43,6 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Streams of the guest's that wait to be taken, before more are refused.
 const WAITING_STREAMS: usize = 1024;
 
-/// How long the rings are left alone while much goes over them, where the guest's processors are emulated: measured, into the
-/// machine 103 instead of 72 MiB/s, and no less out of it. With three times as much, whoever sends waits for room.
-const EMULATED_PAUSE: Duration = Duration::from_micros(500);
-
 /// The way into a guest.
 #[derive(Clone)]
 pub(super) struct Vsock(Arc<Shared>);
@@ -63,20 +57,12 @@ pub(super) struct VsockDevice {
 type Daemon = VhostUserDaemon<Arc<Mutex<Device>>>;
 
 /// Makes a machine's vsock, to which QEMU connects at `socket`, and waits for the guest on these ports.
-pub(super) fn plug(
-    socket: &Path,
-    ports: &[HostVsockPort],
-    acceleration: &Acceleration,
-) -> Result<(VsockDevice, Incoming), LaunchError> {
+pub(super) fn plug(socket: &Path, ports: &[HostVsockPort]) -> Result<(VsockDevice, Incoming), LaunchError> {
     let failed =
         |source| LaunchError::File { action: "make the vsock device at", path: socket.into(), source };
     let (streams, incoming) = mpsc::channel(WAITING_STREAMS);
     let listeners: HashMap<_, _> = ports.iter().map(|port| (port.0, streams.clone())).collect();
-    let pause = match acceleration {
-        Acceleration::Hardware { .. } => Duration::ZERO,
-        Acceleration::Emulated => EMULATED_PAUSE,
-    };
-    let (shared, daemon) = daemon(listeners, pause).map_err(failed)?;
+    let (shared, daemon) = daemon(listeners).map_err(failed)?;
     let listener = Listener::new(socket, true).map_err(|error| failed(io::Error::other(error)))?;
     let (tell, ended) = oneshot::channel();
     let serving = shared.clone();
@@ -92,13 +78,12 @@ pub(super) fn plug(
 
 fn daemon(
     listeners: HashMap<u32, mpsc::Sender<(HostVsockPort, VsockStream)>>,
-    pause: Duration,
 ) -> io::Result<(Arc<Shared>, Daemon)> {
     let event = || EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC);
     let kick = event()?;
     let shared = Arc::new(Shared::new(kick.try_clone()?));
     let kick_fd = kick.as_raw_fd();
-    let device = Arc::new(Mutex::new(Device::new(shared.clone(), listeners, kick, event()?, pause)));
+    let device = Arc::new(Mutex::new(Device::new(shared.clone(), listeners, kick, event()?)));
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let daemon = VhostUserDaemon::new("vsock-setup".into(), device, memory)
         .map_err(|error| io::Error::other(error.to_string()))?;

@@ -1,7 +1,7 @@
 //! The vsock device as the guest sees it: two rings of buffers in its memory (virtio 1.2, section 5.10), which QEMU hands
 //! over to us by vhost-user. Packets go from the rings into the [`Mux`](super::mux::Mux) and back.
 
-use std::{collections::HashMap, io, sync::Arc, thread, time::Duration};
+use std::{collections::HashMap, io, sync::Arc};
 
 use caisson_hypervisor::{HostVsockPort, VsockStream};
 use tokio::sync::mpsc;
@@ -27,8 +27,6 @@ const VERSION_1: u64 = 1 << 32;
 /// `VIRTIO_F_EVENT_IDX`: each side says from which buffer on it wants to be woken. An interrupt costs an emulated guest as much
 /// as the packets that it tells of, and a guest that is at work on its ring wants none.
 const EVENT_IDX: u64 = 1 << 29;
-/// From how many bytes on that went at once there are soon more, and waking each other for each packet is a waste.
-const MANY: usize = 16 << 10;
 /// Far more than Linux sends in a packet (64 KiB).
 const LONGEST_DATA: usize = 1 << 20;
 
@@ -42,7 +40,6 @@ pub(super) struct Device {
     memory: Option<Memory>,
     kick: EventFd,
     exit: EventFd,
-    pause: Duration,
     data: Vec<u8>,
 }
 
@@ -52,26 +49,19 @@ impl Device {
         listeners: HashMap<u32, mpsc::Sender<(HostVsockPort, VsockStream)>>,
         kick: EventFd,
         exit: EventFd,
-        pause: Duration,
     ) -> Self {
-        Self { shared, listeners, memory: None, kick, exit, pause, data: Vec::new() }
+        Self { shared, listeners, memory: None, kick, exit, data: Vec::new() }
     }
 
     /// Serves both rings until the guest has nothing more to say, and no room for what there is for it.
-    ///
-    /// While much goes over them they are looked at again after a pause, without anybody having to tell: to tell a device, and
-    /// to be interrupted, costs an emulated guest far more than the bytes do.
     ///
     /// A guest that asks for more than it takes is waited for: what it says stays in its ring until it has made room for the
     /// answers, of which it tells.
     fn serve(&mut self, memory: &Memory, to_guest: &Ring, from_guest: &Ring) -> Result<(), RingError> {
         loop {
             from_guest.disable_notification()?;
-            let bytes = self.receive_some(memory, from_guest)? + self.send_some(memory, to_guest)?;
-            if bytes >= MANY && !self.pause.is_zero() {
-                thread::sleep(self.pause);
-                continue;
-            }
+            self.receive_some(memory, from_guest)?;
+            self.send_some(memory, to_guest)?;
             let more = !self.shared.mux().is_full() && from_guest.enable_notification()?;
             // New room is of interest only while something waits for it.
             let room = self.shared.mux().has_packet() && to_guest.enable_notification()?;
@@ -82,13 +72,11 @@ impl Device {
     }
 
     /// Takes in what the guest has sent, at most a whole ring's: a guest that never stops must not keep the host from answering.
-    /// Gives how many bytes of data that was.
-    fn receive_some(&mut self, memory: &Memory, ring: &Ring) -> Result<usize, RingError> {
+    fn receive_some(&mut self, memory: &Memory, ring: &Ring) -> Result<(), RingError> {
         telling(ring, || self.receive_packets(memory, ring))
     }
 
-    fn receive_packets(&mut self, memory: &Memory, ring: &Ring) -> Result<usize, RingError> {
-        let mut bytes = 0;
+    fn receive_packets(&mut self, memory: &Memory, ring: &Ring) -> Result<(), RingError> {
         let memory = memory.memory();
         for _ in 0..RING_SIZE {
             if self.shared.mux().is_full() {
@@ -99,7 +87,6 @@ impl Device {
             let head = chain.head_index();
             let mut reader = chain.reader(&*memory)?;
             if let Some(packet) = read_packet(&mut reader, &mut self.data)? {
-                bytes += self.data.len();
                 let arrival = self.shared.mux().receive(packet, &self.data);
                 if let Some(arrival) = arrival {
                     self.arrived(arrival);
@@ -107,7 +94,7 @@ impl Device {
             }
             ring.add_used(head, 0)?;
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// Gives a stream of the guest's to whom it wants, or refuses it.
@@ -120,13 +107,12 @@ impl Device {
     }
 
     /// Gives the guest what fits into the buffers that it has laid out, at most a whole ring's: one that takes as fast as it is given is heard
-    /// in between. Tells how many bytes of data that was.
-    fn send_some(&mut self, memory: &Memory, ring: &Ring) -> Result<usize, RingError> {
+    /// in between.
+    fn send_some(&mut self, memory: &Memory, ring: &Ring) -> Result<(), RingError> {
         telling(ring, || self.send_packets(memory, ring))
     }
 
-    fn send_packets(&mut self, memory: &Memory, ring: &Ring) -> Result<usize, RingError> {
-        let mut bytes = 0;
+    fn send_packets(&mut self, memory: &Memory, ring: &Ring) -> Result<(), RingError> {
         let memory = memory.memory();
         for _ in 0..RING_SIZE {
             let mut mux = self.shared.mux();
@@ -142,22 +128,21 @@ impl Device {
             drop(mux);
             io::Write::write_all(&mut writer, &packet.to_guest())?;
             io::Write::write_all(&mut writer, &self.data)?;
-            bytes += self.data.len();
             ring.add_used(head, HEADER as u32 + packet.len)?;
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 
 /// Goes over a ring and tells the guest of what was used of it, also if something that lay behind that makes no sense.
-fn telling(ring: &Ring, go_over: impl FnOnce() -> Result<usize, RingError>) -> Result<usize, RingError> {
+fn telling(ring: &Ring, go_over: impl FnOnce() -> Result<(), RingError>) -> Result<(), RingError> {
     let used = || ring.get_ref().get_queue().next_used();
     let before = used();
-    let bytes = go_over();
+    let gone_over = go_over();
     if used() != before && ring.needs_notification()? {
         ring.signal_used_queue()?;
     }
-    bytes
+    gone_over
 }
 
 /// Why a ring could not be gone on with: the guest laid it out wrongly.

@@ -1,7 +1,7 @@
 //! The rings of a guest that is played by hand: what it lays out in its memory, and when it is woken and wants to be told.
 //! Section 2.7 of virtio 1.2 says what lies where.
 
-use std::{fs::File, io::Read, time::Instant};
+use std::{fs::File, io::Read};
 
 use caisson_hypervisor::GuestVsockPort;
 use rustix::event::{EventfdFlags, eventfd};
@@ -104,12 +104,12 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(pause: Duration) -> Self {
+    fn new() -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
         let memory = GuestMemoryAtomic::new(memory);
         let event = || EventFd::new(EFD_NONBLOCK).unwrap();
         let shared = Arc::new(Shared::new(event()));
-        let device = Device::new(shared, HashMap::new(), event(), event(), pause);
+        let device = Device::new(shared, HashMap::new(), event(), event());
         let (to_guest, from_guest) = (Side::new(&memory, 0), Side::new(&memory, 0x8_0000));
         Self { device, memory, to_guest, from_guest }
     }
@@ -133,32 +133,12 @@ fn stray(op: Op, len: u32) -> Vec<u8> {
     bytes.to_vec()
 }
 
-/// As much data of the guest's as goes into a buffer, of a stream that is none.
-fn data() -> Vec<u8> {
-    let len = BUFFER_BYTES - HEADER as u32;
-    [stray(Op::Data, len), vec![7; len as usize]].concat()
-}
-
-#[test]
-fn while_much_goes_over_the_rings_they_are_looked_at_again_after_a_pause() {
-    const PAUSE: Duration = Duration::from_millis(20);
-    let mut bench = Bench::new(PAUSE);
-    let full = (MANY / (BUFFER_BYTES as usize - HEADER)) as u16 + 1;
-    for _ in 0..full {
-        bench.from_guest.lay_out(Some(&data()));
-    }
-    let begin = Instant::now();
-    bench.serve();
-    assert!(begin.elapsed() >= PAUSE);
-    assert_eq!(bench.from_guest.is_to_tell_at(), full, "in the end it is");
-}
-
 /// A packet of the guest's that nothing follows from.
 const NOTHING: [u8; HEADER] = [0; HEADER];
 
 #[test]
 fn a_guest_at_work_is_not_woken_and_one_that_waits_is() {
-    let mut bench = Bench::new(Duration::ZERO);
+    let mut bench = Bench::new();
     for (wants, woken) in [(NOT_NOW, false), (1, true)] {
         bench.from_guest.wants_waking_at(wants);
         bench.to_guest.wants_waking_at(wants);
@@ -172,7 +152,7 @@ fn a_guest_at_work_is_not_woken_and_one_that_waits_is() {
 
 #[test]
 fn what_lies_behind_nonsense_is_looked_at() {
-    let mut bench = Bench::new(Duration::ZERO);
+    let mut bench = Bench::new();
     bench.device.memory = Some(bench.memory.clone());
     for packet in [&[7; 3][..], &NOTHING, &[], &NOTHING] {
         bench.from_guest.lay_out(Some(packet));
@@ -184,7 +164,7 @@ fn what_lies_behind_nonsense_is_looked_at() {
 
 #[test]
 fn what_was_used_before_nonsense_is_told() {
-    let mut bench = Bench::new(Duration::ZERO);
+    let mut bench = Bench::new();
     bench.device.memory = Some(bench.memory.clone());
     bench.from_guest.lay_out(Some(&NOTHING));
     bench.from_guest.lay_out(Some(&[7; 3]));
@@ -200,7 +180,7 @@ fn what_was_used_before_nonsense_is_told() {
 
 #[test]
 fn a_guest_that_does_not_take_its_answers_is_not_listened_to_until_it_does() {
-    let mut bench = Bench::new(Duration::ZERO);
+    let mut bench = Bench::new();
     let question = stray(Op::CreditRequest, 0);
     let packet = Packet::from_guest(question.as_slice().try_into().unwrap()).unwrap();
     let mut asked = 0;
@@ -231,7 +211,7 @@ fn a_guest_that_does_not_take_its_answers_is_not_listened_to_until_it_does() {
 
 #[test]
 fn new_room_is_to_be_told_only_while_something_waits_for_it() {
-    let mut bench = Bench::new(Duration::ZERO);
+    let mut bench = Bench::new();
     bench.to_guest.lay_out(None);
     bench.to_guest.lay_out(None);
     bench.from_guest.lay_out(Some(&NOTHING));
