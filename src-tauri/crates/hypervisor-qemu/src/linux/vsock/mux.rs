@@ -14,12 +14,14 @@ use std::{
 use caisson_hypervisor::{ConnectError, GuestVsockPort};
 use tokio::sync::oneshot;
 
-use super::packet::{NO_MORE_RECEIVE, NO_MORE_SEND, Op, Packet, Ports};
+use super::packet::{HEADER, NO_MORE_RECEIVE, NO_MORE_SEND, Op, Packet, Ports};
 
 /// How much of a stream is held for the host's side, and for the guest's.
 const BUFFER: u32 = 256 << 10;
 /// How much is taken out before the guest is told so, if nothing else is said to it.
 const TELL_AFTER: u32 = BUFFER / 4;
+/// How many packets of a stream may be with the guest at a time, however large its buffers are; what they occupy is the tighter bound.
+const MAX_UNDERWAY: usize = 1024;
 /// How many answers the guest may have coming before no more of its packets are looked at. They take 2 MB, and a guest that takes
 /// what it is sent never has so many, not even while ten thousand of its streams end and as many begin. One that was stopped
 /// sooner might stand still for good: Linux looks at nothing that it is sent while as many answers of its own as fit into a ring wait to be
@@ -83,6 +85,10 @@ struct Stream {
     guest_holds: u32,
     guest_took: u32,
     sent: u32,
+    /// How far `sent` was behind each packet of data that the guest has not taken all of.
+    underway: VecDeque<u32>,
+    /// The size of the guest's buffer that the last one went into.
+    guest_buffer: usize,
     took: u32,
     told_took: u32,
     reader: Option<Waker>,
@@ -108,6 +114,8 @@ impl Stream {
             guest_holds: 0,
             guest_took: 0,
             sent: 0,
+            underway: VecDeque::new(),
+            guest_buffer: 0,
             took: 0,
             told_took: 0,
             reader: None,
@@ -118,8 +126,32 @@ impl Stream {
 
     /// How much more the guest can hold.
     fn credit(&self) -> usize {
+        if self.occupies_enough() {
+            return 0;
+        }
         let underway = self.sent.wrapping_sub(self.guest_took);
         self.guest_holds.saturating_sub(underway) as usize
+    }
+
+    /// Whether what is with the guest occupies twice what it said it can hold, as Linux' own streams may (SO_RCVBUF in socket(7)).
+    ///
+    /// A packet occupies a whole buffer of the guest's, however little lies in it, unless it is so little that Linux puts it into the one before
+    /// (128 bytes). What waits meanwhile goes together, so that nothing is lost but the haste, and Linux tells when everything was taken.
+    fn occupies_enough(&self) -> bool {
+        let occupied = self.underway.len() * self.guest_buffer;
+        occupied >= 2 * self.guest_holds as usize || self.underway.len() >= MAX_UNDERWAY
+    }
+
+    /// What each packet of the guest's says of how much it can hold, and how much it has taken.
+    fn hear_credit(&mut self, packet: Packet) {
+        self.guest_holds = packet.buf_alloc;
+        self.guest_took = packet.fwd_cnt;
+        let left = self.sent.wrapping_sub(self.guest_took);
+        let taken = |end: u32| self.sent.wrapping_sub(end) >= left;
+        while self.underway.front().is_some_and(|end| taken(*end)) {
+            self.underway.pop_front();
+        }
+        let_go(&mut self.underway);
     }
 
     /// What the guest should be told about ends, in the protocol's flags.
@@ -150,6 +182,8 @@ impl Stream {
             self.to_guest.read_exact(data).expect("it holds at least that much");
             let_go(&mut self.to_guest);
             self.sent = self.sent.wrapping_add(size as u32);
+            self.underway.push_back(self.sent);
+            self.guest_buffer = HEADER + most;
             wake(&mut self.writer);
             return self.packet(Op::Data, 0, size);
         }
@@ -187,7 +221,7 @@ impl Stream {
 }
 
 /// Thousands of streams are idle at a time, and none of them is to keep its buffers for that.
-fn let_go(buffer: &mut VecDeque<u8>) {
+fn let_go<T>(buffer: &mut VecDeque<T>) {
     if buffer.is_empty() {
         *buffer = VecDeque::new();
     }
@@ -206,8 +240,7 @@ impl Mux {
             return self.receive_unknown(packet);
         };
         let stream = self.streams.get_mut(&id)?;
-        stream.guest_holds = packet.buf_alloc;
-        stream.guest_took = packet.fwd_cnt;
+        stream.hear_credit(packet);
         match packet.op {
             Op::Response => {
                 if let Some(opening) = stream.opening.take() {
@@ -234,9 +267,7 @@ impl Mux {
         match packet.op {
             Op::Request if !self.closed && self.streams.len() < MAX_STREAMS => {
                 let stream = self.insert(packet.ports, None);
-                let entry = self.streams.get_mut(&stream)?;
-                entry.guest_holds = packet.buf_alloc;
-                entry.guest_took = packet.fwd_cnt;
+                self.streams.get_mut(&stream)?.hear_credit(packet);
                 Some(Arrival { port: packet.ports.host, stream })
             }
             Op::Reset => None,
