@@ -51,7 +51,7 @@ pub use relay::{RelayProtocol, RelayRefusal, RelayReply, RelayRequest};
 
 /// The version of this contract. It rises with every change that an older side would misread.
 #[cfg(not(feature = "other-version"))]
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 /// The version of a guest that is built to be refused.
 #[cfg(feature = "other-version")]
 pub const PROTOCOL: u32 = u32::MAX;
