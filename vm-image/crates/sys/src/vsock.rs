@@ -61,22 +61,33 @@ pub fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
 /// How long the host may take to accept, in seconds. The kernel's own limit of 2 is short for a busy moment.
 const CONNECT_SECS: i64 = 30;
 
-/// `SO_VM_SOCKETS_CONNECT_TIMEOUT` of `linux/vm_sockets.h`, an option of the level `AF_VSOCK`.
+// Options of the level `AF_VSOCK`, of `linux/vm_sockets.h`.
+const BUFFER_SIZE: libc::c_int = 0;
+const BUFFER_MAX_SIZE: libc::c_int = 2;
 const CONNECT_TIMEOUT: libc::c_int = 6;
 
-fn wait_longer(socket: &OwnedFd) -> io::Result<()> {
-    let limit = libc::timeval { tv_sec: CONNECT_SECS, tv_usec: 0 };
-    // SAFETY: the value is a timeval that lives through the call, and its size is given.
+fn set<T>(socket: impl AsFd, option: libc::c_int, value: &T) -> io::Result<()> {
+    // SAFETY: the value lives through the call, and its size is given.
     let result = unsafe {
         libc::setsockopt(
-            socket.as_raw_fd(),
+            socket.as_fd().as_raw_fd(),
             libc::AF_VSOCK,
-            CONNECT_TIMEOUT,
-            (&raw const limit).cast(),
-            size_of::<libc::timeval>() as libc::socklen_t,
+            option,
+            (&raw const *value).cast(),
+            size_of::<T>() as libc::socklen_t,
         )
     };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Lets a stream hold so many bytes that the host has sent and nobody has read, and tells the host so. The kernel's default is
+/// 256 KiB. Hyper-V's streams have what they were opened with, and stay so.
+///
+/// # Errors
+/// What `setsockopt(2)` says.
+pub fn hold(stream: impl AsFd, bytes: u64) -> io::Result<()> {
+    set(&stream, BUFFER_MAX_SIZE, &bytes)?;
+    set(&stream, BUFFER_SIZE, &bytes)
 }
 
 /// Begins to connect to a port of the host: the outcome is [`connected`]'s once the socket is writable.
@@ -85,7 +96,7 @@ fn wait_longer(socket: &OwnedFd) -> io::Result<()> {
 /// What the kernel says at once, for instance `ENODEV` while there is no vsock device.
 pub fn connect(port: u32) -> io::Result<OwnedFd> {
     let socket = socket()?;
-    wait_longer(&socket)?;
+    set(&socket, CONNECT_TIMEOUT, &libc::timeval { tv_sec: CONNECT_SECS, tv_usec: 0 })?;
     match rustix::net::connect(&socket, &Address { cid: HOST, port }) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),
