@@ -16,7 +16,7 @@ use guests::{Bare, Caisson, Card, Guest, fixture, kernel};
 use traffic::Way;
 
 /// What is carried for one figure of throughput.
-const BYTES: u64 = 16 << 20;
+const BYTES: u64 = 64 << 20;
 const ROUNDS: u32 = 3;
 /// Connections for one figure of latency, one after the other.
 const CONNECTIONS: u32 = 60;
