@@ -4,7 +4,7 @@
 //! everything was sent *and* the stream is dropped, whichever comes last closes the socket for both directions, which
 //! ends the reader.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,6 +128,18 @@ impl AsyncWrite for Pumped {
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.ours).poll_write(context, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.ours.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.ours).poll_write_vectored(context, parts)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
