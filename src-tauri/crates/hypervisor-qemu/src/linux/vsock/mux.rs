@@ -204,12 +204,18 @@ impl Stream {
         }
     }
 
+    /// The guest will take no more, and gets nothing of what is left.
+    fn deafen(&mut self) {
+        self.guest_deaf = true;
+        self.to_guest = VecDeque::new();
+        self.underway = VecDeque::new();
+    }
+
     /// The guest knows of it no more.
     fn cut(&mut self, why: impl FnOnce() -> ConnectError) {
         self.wired = false;
         self.guest_ended = true;
-        self.guest_deaf = true;
-        self.to_guest.clear();
+        self.deafen();
         if let Some(opening) = self.opening.take() {
             // Nobody waits any more: fine.
             let _ = opening.send(Err(why()));
@@ -346,8 +352,7 @@ impl Mux {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.guest_ended |= flags & NO_MORE_SEND != 0;
         if flags & NO_MORE_RECEIVE != 0 {
-            stream.guest_deaf = true;
-            stream.to_guest.clear();
+            stream.deafen();
         }
         wake(&mut stream.reader);
         wake(&mut stream.writer);
