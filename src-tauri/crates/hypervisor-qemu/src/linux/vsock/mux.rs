@@ -525,4 +525,6 @@ fn reset_of(ports: Ports) -> Packet {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -104,7 +104,48 @@ impl Packet {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// A header, mostly one of a stream's packets from the guest.
+    fn header() -> impl Strategy<Value = [u8; HEADER]> {
+        let kind = prop_oneof![9 => Just(STREAM), 1 => any::<u16>()];
+        let from = prop_oneof![9 => Just(GUEST_CID), 1 => any::<u64>()];
+        let to = prop_oneof![9 => Just(HOST_CID), 1 => any::<u64>()];
+        let rest = prop::collection::vec(any::<u8>(), HEADER);
+        (from, to, kind, 0u16..12, rest).prop_map(|(from, to, kind, op, rest)| {
+            let mut bytes = [0; HEADER];
+            bytes.copy_from_slice(&rest);
+            bytes[0..8].copy_from_slice(&from.to_le_bytes());
+            bytes[8..16].copy_from_slice(&to.to_le_bytes());
+            bytes[28..30].copy_from_slice(&kind.to_le_bytes());
+            bytes[30..32].copy_from_slice(&op.to_le_bytes());
+            bytes
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_is_taken_whole_or_not_at_all(bytes in header()) {
+            let is_ours = bytes[0..8] == GUEST_CID.to_le_bytes()
+                && bytes[8..16] == HOST_CID.to_le_bytes()
+                && bytes[28..30] == [1, 0]
+                && (1..=7).contains(&bytes[30])
+                && bytes[31] == 0;
+            let packet = Packet::from_guest(&bytes);
+            prop_assert_eq!(packet.is_some(), is_ours);
+            if let Some(packet) = packet {
+                // As the other side would have written it.
+                let mut mirrored = packet.to_guest();
+                let (to, from) = mirrored.split_at_mut(8);
+                to.swap_with_slice(&mut from[..8]);
+                let (host, guest) = mirrored[16..24].split_at_mut(4);
+                host.swap_with_slice(guest);
+                prop_assert_eq!(mirrored, bytes);
+            }
+        }
+    }
 
     #[test]
     fn the_fields_are_where_the_specification_puts_them() {

@@ -39,7 +39,11 @@ impl Bench {
 
     /// A stream of the guest's that was accepted.
     fn stream(&mut self) -> (StreamId, Ports) {
-        let ports = Ports { host: LISTENING, guest: 77 };
+        self.stream_from(77)
+    }
+
+    fn stream_from(&mut self, guest: u32) -> (StreamId, Ports) {
+        let ports = Ports { host: LISTENING, guest };
         let arrival = self.guest_says(ports, Op::Request, 0, b"").unwrap();
         assert_eq!(arrival.port, LISTENING);
         self.mux.accept(arrival.stream);
@@ -113,6 +117,40 @@ fn small_packets_that_nobody_takes_go_together_before_they_fill_the_guest() {
     assert_eq!(bench.for_guest().unwrap().2, b"y");
     bench.mux.receive(took(u32::from(FEW) + 4), b"");
     assert_eq!(bench.mux.streams[&id].underway.capacity(), 0);
+}
+
+#[test]
+fn streams_that_have_much_to_say_take_turns_and_one_that_may_not_holds_up_none() {
+    let mut bench = bench();
+    let streams = [1, 2, 3].map(|guest| bench.stream_from(guest));
+    let can_hold = |bench: &mut Bench, guest: u32, buf_alloc| {
+        let ports = streams[guest as usize - 1].1;
+        bench.mux.receive(Packet { buf_alloc, ..packet(ports, Op::CreditUpdate, 0, 0) }, b"");
+    };
+    for (id, Ports { guest, .. }) in streams {
+        can_hold(&mut bench, guest, if guest == 3 { 0 } else { BUFFER });
+        assert_eq!(bench.write(id, &[7; BUFFER as usize]).unwrap().unwrap(), BUFFER as usize);
+    }
+    let turns = |bench: &mut Bench, turns: usize| {
+        let next = |_| {
+            let packet = bench.mux.next_packet(600, &mut bench.data).unwrap();
+            assert_eq!((packet.op, packet.len), (Op::Data, 600));
+            packet.ports.guest
+        };
+        (0..turns).map(next).collect::<Vec<_>>()
+    };
+    assert_eq!(turns(&mut bench, 6), [1, 2, 1, 2, 1, 2]);
+    can_hold(&mut bench, 1, 0);
+    assert_eq!(turns(&mut bench, 3), [2, 2, 2]);
+    can_hold(&mut bench, 1, BUFFER);
+    assert_eq!(turns(&mut bench, 4), [2, 1, 2, 1]);
+    can_hold(&mut bench, 3, BUFFER);
+    assert_eq!(turns(&mut bench, 6), [2, 1, 3, 2, 1, 3]);
+    // Who has something new to say comes last, however much the others have left.
+    let (id, ports) = bench.stream_from(4);
+    bench.mux.receive(Packet { buf_alloc: BUFFER, ..packet(ports, Op::CreditUpdate, 0, 0) }, b"");
+    bench.write(id, &[7; 600]).unwrap().unwrap();
+    assert_eq!(turns(&mut bench, 5), [2, 1, 3, 4, 2]);
 }
 
 #[test]
