@@ -1,12 +1,14 @@
 //! What holds whatever is asked for, in whatever order, and whenever the engine is killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::UdpSocket;
+use std::ops::RangeInclusive;
 use std::process::Command;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use proptest::test_runner::{Config, TestCaseResult, TestRunner};
+use proptest::test_runner::{Config, TestCaseError, TestCaseResult, TestRunner};
 
 use super::*;
 use crate::book::{NetworkRecord, PortRecord, SandboxRecord};
@@ -191,57 +193,118 @@ proptest! {
 #[derive(Debug, Clone)]
 enum Deed {
     /// A container without ports wishes for some; the engine may be killed before they are on record.
-    Open { container: usize, wishes: Vec<(usize, u16)>, killed: bool },
+    Open { container: usize, wishes: Vec<Wish>, killed: bool },
     /// A container's ports are closed.
     Close { container: usize },
     /// Some other program takes a port of its own.
-    Take { address: usize, port: u16 },
+    Take { protocol: PortProtocol, address: usize, port: u16 },
     /// It gives one back.
     GiveBack { which: Index },
     /// The engine is killed, and the next one takes over.
     Kill,
 }
 
+/// A wish of `-p`: an address, and how many ports from the first on will do; any, if there is no first.
+#[derive(Debug, Clone, Copy)]
+struct Wish {
+    protocol: PortProtocol,
+    address: usize,
+    first: Option<u16>,
+    more: u16,
+}
+
+impl Wish {
+    fn binding(self) -> PortBinding {
+        let ports =
+            self.first.map(|first| HostPorts::FirstFreeOf(first..=(first + self.more).min(*NUMBERS.end())));
+        PortBinding {
+            protocol: self.protocol,
+            ..publish(ADDRESSES[self.address], ports.unwrap_or(HostPorts::Ephemeral))
+        }
+    }
+}
+
 const ADDRESSES: [Option<&str>; 5] =
     [None, Some("127.0.0.1"), Some("127.0.0.2"), Some("::1"), Some("0.0.0.0")];
 
+const NUMBERS: RangeInclusive<u16> = 8000..=8003;
+
 fn deed() -> impl Strategy<Value = Deed> {
-    let (container, address, port) = (0usize..6, 0..ADDRESSES.len(), 8000u16..8004);
-    let wishes = prop::collection::vec((address.clone(), port.clone()), 1..4);
+    let (container, address, port) = (0usize..6, 0..ADDRESSES.len(), NUMBERS);
+    let protocol = || prop_oneof![2 => Just(PortProtocol::Tcp), 1 => Just(PortProtocol::Udp)];
+    let first = prop::option::weighted(0.8, port.clone());
+    let more = prop_oneof![2 => Just(0), 1 => 1u16..4];
+    let wish = (protocol(), address.clone(), first, more).prop_map(|(protocol, address, first, more)| Wish {
+        protocol,
+        address,
+        first,
+        more,
+    });
     prop_oneof![
-        5 => (container.clone(), wishes, prop::bool::weighted(0.1))
+        5 => (container.clone(), prop::collection::vec(wish, 1..4), prop::bool::weighted(0.1))
             .prop_map(|(container, wishes, killed)| Deed::Open { container, wishes, killed }),
         3 => container.prop_map(|container| Deed::Close { container }),
-        2 => (address, port).prop_map(|(address, port)| Deed::Take { address, port }),
+        2 => (protocol(), address, port)
+            .prop_map(|(protocol, address, port)| Deed::Take { protocol, address, port }),
         2 => any::<Index>().prop_map(|which| Deed::GiveBack { which }),
         1 => Just(Deed::Kill),
     ]
+}
+
+/// Where something is open.
+type Place = (PortProtocol, SocketAddr);
+
+/// What another program has open.
+enum Other {
+    Tcp(TcpListener),
+    Udp(UdpSocket),
+}
+
+impl Other {
+    fn take((protocol, at): Place) -> std::io::Result<Self> {
+        match protocol {
+            PortProtocol::Tcp => TcpListener::bind(at).map(Self::Tcp),
+            PortProtocol::Udp => UdpSocket::bind(at).map(Self::Udp),
+        }
+    }
+
+    fn place(&self) -> Place {
+        match self {
+            Self::Tcp(listener) => (PortProtocol::Tcp, listener.local_addr().unwrap()),
+            Self::Udp(socket) => (PortProtocol::Udp, socket.local_addr().unwrap()),
+        }
+    }
 }
 
 /// An engine's ports, what is on record of them, and other programs.
 struct Harbour {
     ports: Ports,
     recorded: BTreeMap<usize, Vec<PortRecord>>,
-    others: Vec<TcpListener>,
+    others: Vec<Other>,
+    /// Numbers that the system gave, until they were seen to be free again.
+    given: BTreeSet<u16>,
 }
 
 impl Harbour {
     fn new() -> Self {
-        Self { ports: engine(), recorded: BTreeMap::new(), others: Vec::new() }
+        Self { ports: engine(), recorded: BTreeMap::new(), others: Vec::new(), given: BTreeSet::new() }
     }
 
     async fn take(&mut self, deed: Deed) -> TestCaseResult {
         match deed {
             Deed::Open { container, wishes, killed } if !self.recorded.contains_key(&container) => {
-                let wishes: Vec<PortBinding> = wishes
-                    .into_iter()
-                    .map(|(address, port)| publish(ADDRESSES[address], HostPorts::exactly(port)))
-                    .collect();
                 let name = name(container);
-                match self.ports.open(owner(&name), &wishes).await {
-                    Ok(open) if killed => self.kill(open).await?,
-                    Ok(open) => drop(self.recorded.insert(container, open)),
-                    Err(error) => prop_assert!(self.are_taken(&wishes), "{}", error),
+                let bindings: Vec<PortBinding> = wishes.iter().map(|wish| wish.binding()).collect();
+                match self.ports.open(owner(&name), &bindings).await {
+                    Ok(open) => {
+                        self.is_granted(&wishes, &open)?;
+                        if killed {
+                            self.kill(open).await?;
+                        } else {
+                            self.recorded.insert(container, open);
+                        }
+                    }
+                    Err(error) => prop_assert!(self.grants(&wishes).is_none(), "{}", error),
                 }
             }
             Deed::Open { .. } => {}
@@ -250,9 +313,9 @@ impl Harbour {
                     self.ports.close(&ports).await;
                 }
             }
-            Deed::Take { address, port } => {
+            Deed::Take { protocol, address, port } => {
                 let address = ADDRESSES[address].unwrap_or("0.0.0.0").parse::<IpAddr>().unwrap();
-                self.others.extend(TcpListener::bind(SocketAddr::new(address, port)));
+                self.others.extend(Other::take((protocol, SocketAddr::new(address, port))));
             }
             Deed::GiveBack { which } if !self.others.is_empty() => {
                 self.others.swap_remove(which.index(self.others.len()));
@@ -277,50 +340,82 @@ impl Harbour {
         Ok(())
     }
 
-    /// Whether these cannot all be open.
-    fn are_taken(&self, wishes: &[PortBinding]) -> bool {
+    /// The number that each wish gets, one after the other: the first that is free on all of its addresses, which for any number is
+    /// none that we know. Nothing if one gets none.
+    fn grants(&self, wishes: &[Wish]) -> Option<Vec<Option<u16>>> {
         let mut open = self.open();
-        wishes.iter().any(|wish| {
-            let addresses = wish.host_ip.map_or_else(|| vec!["0.0.0.0", "::"], |_| Vec::new());
-            let addresses = addresses.into_iter().map(|address| address.parse().unwrap()).chain(wish.host_ip);
-            let HostPorts::FirstFreeOf(ports) = &wish.host_ports else { unreachable!() };
-            let wanted: Vec<_> = addresses.map(|address| SocketAddr::new(address, *ports.start())).collect();
-            let is_taken = wanted.iter().any(|wanted| open.iter().any(|other| collide(wanted, other)));
-            open.extend(wanted);
-            is_taken
-        })
+        let grant = |wish: &Wish| {
+            let HostPorts::FirstFreeOf(mut numbers) = wish.binding().host_ports else { return Some(None) };
+            let granted = numbers.find(|number| {
+                let taken = |place: &Place| open.iter().any(|other| collide(place, other));
+                !places(wish, *number).iter().any(taken)
+            })?;
+            open.extend(places(wish, granted));
+            Some(Some(granted))
+        };
+        wishes.iter().map(grant).collect()
+    }
+
+    /// What was opened is what was wished for.
+    fn is_granted(&mut self, wishes: &[Wish], open: &[PortRecord]) -> TestCaseResult {
+        let Some(grants) = self.grants(wishes) else {
+            return Err(TestCaseError::fail(format!("{open:?} was granted, and is not free")));
+        };
+        let mut left = open.iter();
+        for (wish, grant) in wishes.iter().zip(grants) {
+            let first = left.as_slice().first().ok_or_else(|| TestCaseError::fail("a wish was forgotten"))?;
+            let number = first.published.host_port.0;
+            prop_assert!(grant.is_none_or(|grant| grant == number), "{} for {:?}", number, wish);
+            prop_assert!(number != 0 && (grant.is_some() || !NUMBERS.contains(&number)));
+            if grant.is_none() {
+                self.given.insert(number);
+            }
+            let expected = places(wish, number);
+            prop_assert_eq!(left.by_ref().take(expected.len()).map(place_of).collect::<Vec<_>>(), expected);
+        }
+        prop_assert_eq!(left.next(), None);
+        Ok(())
     }
 
     /// What is on record, and others'.
-    fn open(&self) -> Vec<SocketAddr> {
-        let others = self.others.iter().map(|other| other.local_addr().unwrap());
-        self.recorded.values().flatten().map(address_of).chain(others).collect()
+    fn open(&self) -> Vec<Place> {
+        self.recorded.values().flatten().map(place_of).chain(self.others.iter().map(Other::place)).collect()
     }
 
     /// Exactly what is on record is open, and nothing of it twice.
-    fn holds(&self) -> TestCaseResult {
+    fn holds(&mut self) -> TestCaseResult {
         for port in self.recorded.values().flatten() {
             prop_assert!(self.ports.is_open(port));
         }
         let open = self.open();
         for (n, port) in open.iter().enumerate() {
-            prop_assert!(!open[..n].iter().any(|other| collide(port, other)), "two have {}", port);
+            prop_assert!(!open[..n].iter().any(|other| collide(port, other)), "two have {:?}", port);
         }
-        for port in 8000u16..8004 {
+        for port in NUMBERS.chain(self.given.iter().copied()) {
             for address in ["127.0.0.1", "127.0.0.2", "127.0.0.3", "::1"] {
-                let at = SocketAddr::new(address.parse().unwrap(), port);
-                let is_taken = open.iter().any(|other| collide(&at, other));
-                prop_assert_eq!(TcpListener::bind(at).is_err(), is_taken, "{}", at);
+                for protocol in [PortProtocol::Tcp, PortProtocol::Udp] {
+                    let at = (protocol, SocketAddr::new(address.parse().unwrap(), port));
+                    let is_taken = open.iter().any(|other| collide(&at, other));
+                    prop_assert_eq!(Other::take(at).is_err(), is_taken, "{:?}", at);
+                }
             }
         }
+        self.given.retain(|number| open.iter().any(|(_, at)| at.port() == *number));
         Ok(())
     }
 }
 
+/// Where a wish is open under this number.
+fn places(wish: &Wish, number: u16) -> Vec<Place> {
+    let addresses = ADDRESSES[wish.address].map_or_else(|| vec!["0.0.0.0", "::"], |address| vec![address]);
+    let at = |address: &str| (wish.protocol, SocketAddr::new(address.parse().unwrap(), number));
+    addresses.into_iter().map(at).collect()
+}
+
 /// Whether two cannot be open at once.
-fn collide(a: &SocketAddr, b: &SocketAddr) -> bool {
+fn collide((protocol, a): &Place, (others, b): &Place) -> bool {
     let one = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
-    a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && one
+    protocol == others && a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && one
 }
 
 fn engine() -> Ports {
@@ -331,8 +426,8 @@ fn owner(name: &str) -> Owner<'_> {
     Owner { container: name, name, address: "172.17.0.2".parse().unwrap(), routed: [None, None] }
 }
 
-fn address_of(port: &PortRecord) -> SocketAddr {
-    SocketAddr::new(port.published.host_ip, port.published.host_port.0)
+fn place_of(port: &PortRecord) -> Place {
+    (port.published.protocol, SocketAddr::new(port.published.host_ip, port.published.host_port.0))
 }
 
 /// Does this in a process of its own, which is this test in this program again. Programs that other tests start have all of this process'
@@ -360,7 +455,7 @@ fn ports_are_as_on_record() {
         Netlink::open().unwrap().batch(vec![netlink::set_up(1)]).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let sequences = prop::collection::vec(deed(), 1..60);
-        let held = TestRunner::new(cases(64)).run(&sequences, |deeds| {
+        let held = TestRunner::new(cases(48)).run(&sequences, |deeds| {
             runtime.block_on(async {
                 let mut harbour = Harbour::new();
                 for deed in deeds {
