@@ -13,7 +13,8 @@
 //! API, RELAY, PORTS and EGRESS streams are wrapped in [`Duplex`] on both sides, from their first byte: vsock does not keep
 //! half-close on every hypervisor, and attach, exec and build need it. CONTROL is not: it ends as a whole.
 //!
-//! [`frame`] is how a message becomes bytes, [`copy`] how the bytes of a stream are carried on. The crate opens no sockets,
+//! [`frame`] is how a message becomes bytes, [`copy`] how the bytes of a stream are carried on, [`datagrams`] how those who send
+//! to a published UDP port get their answers, on the host and natively. The crate opens no sockets,
 //! and reads no clock but the one it is asked to; it builds for every host system as well as for the guest.
 //!
 //! The first message on CONTROL is the guest's [`FromGuest::Hello`]. It names the protocol version; [`check_protocol`]
@@ -23,6 +24,7 @@
 mod connection;
 mod control;
 pub mod copy;
+pub mod datagrams;
 mod duplex;
 mod egress;
 pub mod frame;
