@@ -3,7 +3,7 @@
 #[cfg(windows)]
 mod exclusive;
 
-use caisson_guest_proto::{PortProtocol, PublishRefused, RefusalCode};
+use caisson_guest_proto::{PortProtocol, PublishRefused, RefusalCode, datagrams::Datagrams};
 use caisson_os::{Holder, Pauses, holder_of_tcp_port};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
@@ -39,7 +39,7 @@ pub(super) enum Bound {
     /// Its clients connect.
     Tcp(TcpListener),
     /// Its clients send datagrams.
-    Udp(UdpSocket),
+    Udp(Datagrams),
 }
 
 /// Takes a port; 0 is any free one. Gives the port that was bound.
@@ -56,7 +56,7 @@ pub(super) async fn bind(
         }),
         PortProtocol::Udp => receive(address).and_then(|socket| {
             let port = socket.local_addr()?.port();
-            Ok((Bound::Udp(socket), port))
+            Ok((Bound::Udp(Datagrams::new(socket)?), port))
         }),
     };
     match bound {

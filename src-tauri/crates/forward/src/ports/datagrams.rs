@@ -1,4 +1,4 @@
-//! A published UDP port: each client that sends to it is a flow of its own, until nothing went either way for a while.
+//! A published UDP port: each client that sends to an address of it is a flow of its own, until nothing went either way for a while.
 
 use super::{
     places::{self, Share},
@@ -6,7 +6,9 @@ use super::{
 };
 use crate::Guest;
 use caisson_guest_proto::{
-    MAX_MESSAGE, PortForward, RelayProtocol, RelayRequest, read_message, write_message,
+    MAX_MESSAGE, PortForward, RelayProtocol, RelayRequest,
+    datagrams::{Datagrams, Ends},
+    read_message, write_message,
 };
 use std::{
     collections::HashMap,
@@ -17,14 +19,13 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, split},
-    net::UdpSocket,
     sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, warn};
 
-/// The most clients of a port at once; what others send is lost, as datagrams may be.
+/// The most flows of a port at once; what others send is lost, as datagrams may be.
 const MAX_CLIENTS: usize = 1024;
 
 /// Datagrams of a client that wait for the container; more are lost.
@@ -37,11 +38,11 @@ const IDLE_LIMIT: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The clients' flows, each by the way to it.
-type Clients = Arc<Mutex<HashMap<SocketAddr, mpsc::Sender<Vec<u8>>>>>;
+type Clients = Arc<Mutex<HashMap<Ends, mpsc::Sender<Vec<u8>>>>>;
 
 /// Leads every client's datagrams to the container and the answers back. Its flows end with it.
 pub(super) async fn serve(
-    socket: UdpSocket,
+    socket: Datagrams,
     forward: PortForward,
     guest: impl Guest,
     counter: Counter,
@@ -51,7 +52,7 @@ pub(super) async fn serve(
     let mut flows = JoinSet::new();
     let mut buffer = vec![0; MAX_MESSAGE];
     loop {
-        let (length, client) = match socket.recv_from(&mut buffer).await {
+        let (length, ends) = match socket.receive(&mut buffer).await {
             Ok(received) => received,
             // On Windows an answer that nobody took is an error of the next receive.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => continue,
@@ -63,7 +64,7 @@ pub(super) async fn serve(
         };
         while flows.try_join_next().is_some() {}
         let datagram = buffer[..length].to_vec();
-        let known = lock(&clients).get(&client).cloned();
+        let known = lock(&clients).get(&ends).cloned();
         if let Some(flow) = known {
             // One too many is lost.
             let _ = flow.try_send(datagram);
@@ -75,11 +76,11 @@ pub(super) async fn serve(
         let Some(taken) = places.try_take() else { continue };
         let (flow, datagrams) = mpsc::channel(WAITING);
         let _ = flow.try_send(datagram);
-        lock(&clients).insert(client, flow);
-        let place = Place { clients: clients.clone(), client, _counted: counter.count(), _taken: taken };
+        lock(&clients).insert(ends, flow);
+        let place = Place { clients: clients.clone(), ends, _counted: counter.count(), _taken: taken };
         let (socket, guest, target) = (socket.clone(), guest.clone(), forward.target);
         flows.spawn(async move {
-            if let Err(error) = carry(&socket, client, datagrams, guest, target).await {
+            if let Err(error) = carry(&socket, ends, datagrams, guest, target).await {
                 debug!(%target, %error, "datagrams were not relayed");
             }
             drop(place);
@@ -87,33 +88,33 @@ pub(super) async fn serve(
     }
 }
 
-fn lock(clients: &Clients) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, mpsc::Sender<Vec<u8>>>> {
+fn lock(clients: &Clients) -> std::sync::MutexGuard<'_, HashMap<Ends, mpsc::Sender<Vec<u8>>>> {
     clients.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A client that is known as long as this lives.
+/// A flow that is known as long as this lives.
 struct Place {
     clients: Clients,
-    client: SocketAddr,
+    ends: Ends,
     _counted: Counted,
     _taken: places::Place,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.clients).remove(&self.client);
+        lock(&self.clients).remove(&self.ends);
     }
 }
 
 async fn carry(
-    socket: &UdpSocket,
-    client: SocketAddr,
+    socket: &Datagrams,
+    ends: Ends,
     datagrams: mpsc::Receiver<Vec<u8>>,
     guest: impl Guest,
     target: SocketAddr,
 ) -> io::Result<()> {
     let request =
-        RelayRequest { address: target, protocol: RelayProtocol::Udp, client: seen(client, target) };
+        RelayRequest { address: target, protocol: RelayProtocol::Udp, client: seen(ends.client, target) };
     let stream = guest.relay(request).await.map_err(io::Error::other)?;
     let (from_container, to_container) = split(stream);
     let last = Mutex::new(Instant::now());
@@ -129,7 +130,7 @@ async fn carry(
     };
     tokio::select! {
         ended = inwards(datagrams, to_container, &alive) => ended,
-        ended = outwards(from_container, socket, client, &alive) => ended,
+        ended = outwards(from_container, socket, ends, &alive) => ended,
         () = idle => Ok(()),
     }
 }
@@ -148,15 +149,15 @@ async fn inwards(
 
 async fn outwards(
     mut container: impl AsyncRead + Unpin,
-    socket: &UdpSocket,
-    client: SocketAddr,
+    socket: &Datagrams,
+    ends: Ends,
     alive: &impl Fn(),
 ) -> io::Result<()> {
     let mut datagram = Vec::new();
     while read_message(&mut container, &mut datagram).await? {
         alive();
         // A client that is gone takes no answer, and that is all.
-        let _ = socket.send_to(&datagram, client).await;
+        let _ = socket.answer(&datagram, ends).await;
     }
     Ok(())
 }

@@ -4,11 +4,18 @@ use caisson_guest_proto::{
     PortProtocol, PortsReply, PortsRequest, read_frame, read_message, write_frame, write_message,
 };
 use caisson_machine::Stage;
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     net::{TcpListener, TcpStream, UdpSocket},
+    time::timeout,
 };
+
+/// Nothing here waits so long unless it is broken.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// The ports of a machine, and everything that they see of it.
 struct World {
@@ -278,6 +285,36 @@ async fn each_client_of_a_udp_port_gets_its_own_answers() {
     assert_eq!(taken.code, RefusalCode::InUse);
     engine.unpublish("dns/0").await;
     UdpSocket::bind(at).await.unwrap();
+}
+
+/// One socket, so that the client is the same one each time.
+#[tokio::test]
+async fn who_asks_an_address_of_a_udp_port_is_answered_from_that_one() {
+    let mut world = world();
+    let mut engine = world.engine().await;
+    // macOS' loopback has one address.
+    let v4 = if cfg!(target_os = "macos") { &["127.0.0.1"][..] } else { &["127.0.0.2", "127.0.0.1"] };
+    for (all, asked) in [("0.0.0.0", v4), ("::", &["::1"])] {
+        let udp = PortForward {
+            protocol: PortProtocol::Udp,
+            host_ip: all.parse().unwrap(),
+            ..forward(&format!("dns/{all}"), 0)
+        };
+        let port = engine.publish(udp).await.unwrap();
+        let client = UdpSocket::bind((asked[asked.len() - 1], 0)).await.unwrap();
+        let mut flows = Vec::new();
+        for ip in asked {
+            client.connect(SocketAddr::new(ip.parse().unwrap(), port)).await.unwrap();
+            client.send(b"question").await.unwrap();
+            let flow = timeout(LIMIT, world.containers.recv()).await.expect("a flow of its own");
+            let (_, mut container) = flow.unwrap();
+            write_message(&mut container, b"answer").await.unwrap();
+            let mut buffer = [0; 16];
+            let length = timeout(LIMIT, client.recv(&mut buffer)).await.expect("an answer").unwrap();
+            assert_eq!(&buffer[..length], b"answer", "{ip}");
+            flows.push(container);
+        }
+    }
 }
 
 #[tokio::test]
