@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use caisson_guest_proto::datagrams::Datagrams;
 use caisson_guest_proto::{PortForward, PortProtocol, PublishRefused, RefusalCode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
@@ -80,7 +81,8 @@ fn start(address: SocketAddr, forward: &PortForward) -> io::Result<(JoinHandle<(
         PortProtocol::Udp => {
             let socket = std::net::UdpSocket::from(bind_socket(address, SocketType::DGRAM)?);
             let bound = socket.local_addr()?.port();
-            Ok((tokio::spawn(datagrams::serve(UdpSocket::from_std(socket)?, target)), bound))
+            let socket = Datagrams::new(UdpSocket::from_std(socket)?)?;
+            Ok((tokio::spawn(datagrams::serve(socket, target)), bound))
         }
     }
 }
