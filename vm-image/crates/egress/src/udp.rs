@@ -200,3 +200,141 @@ async fn inwards(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use caisson_guest_proto::{Duplex, EgressReply, MAX_FLOWS, read_frame, write_frame};
+    use caisson_sys::netns;
+    use tokio::io::DuplexStream;
+    use tokio::task::{JoinHandle, LocalSet};
+    use tokio::time::{advance, pause, resume, timeout};
+
+    /// Nothing here waits so long unless it is broken.
+    const LIMIT: Duration = Duration::from_secs(30);
+    const FROM: &str = "127.0.0.1:4321";
+    const TO: &str = "203.0.113.5:53";
+
+    /// A host that opens one stream after the other, each of which is the test's.
+    #[derive(Clone)]
+    struct Stand(mpsc::UnboundedSender<DuplexStream>);
+
+    impl Host for Stand {
+        type Stream = DuplexStream;
+
+        async fn open(&self) -> io::Result<DuplexStream> {
+            let (near, far) = tokio::io::duplex(4096);
+            self.0.send(far).map_err(io::Error::other)?;
+            Ok(near)
+        }
+    }
+
+    /// A flow that is open: what the guest says goes in, the host has the other end.
+    struct Open {
+        guest: mpsc::Sender<Vec<u8>>,
+        host: Duplex<DuplexStream>,
+        task: JoinHandle<io::Result<Option<EgressRefusal>>>,
+    }
+
+    impl Open {
+        async fn new(flows: &Flows) -> Self {
+            let (streams, mut opened) = mpsc::unbounded_channel();
+            let (guest, early) = mpsc::channel(EARLY);
+            let place = flows.enter(source()).expect("a place");
+            let ends = (FROM.parse().unwrap(), TO.parse().unwrap());
+            let task =
+                tokio::task::spawn_local(async move { flow(&Stand(streams), ends, early, place).await });
+            let mut host = Duplex::new(opened.recv().await.unwrap());
+            let request: Option<EgressRequest> = read_frame(&mut host).await.unwrap();
+            assert_eq!(request, Some(EgressRequest::Udp { to: ends.1 }));
+            write_frame(&mut host, &EgressReply::Open).await.unwrap();
+            Self { guest, host, task }
+        }
+
+        async fn asks(&mut self) {
+            self.guest.send(b"question".to_vec()).await.expect("it goes on");
+            let mut heard = Vec::new();
+            let read = timeout(LIMIT, read_message(&mut self.host, &mut heard)).await.expect("it goes on");
+            assert!(read.unwrap() && heard == b"question");
+        }
+
+        /// Returns when the container has the answer.
+        async fn answers(&mut self, container: &UdpSocket) {
+            write_message(&mut self.host, b"answer").await.unwrap();
+            let heard = timeout(LIMIT, container.recv_from(&mut [0; 16])).await.expect("it goes on");
+            assert_eq!(heard.unwrap(), (6, TO.parse().unwrap()));
+        }
+
+        /// How long it lives on when nobody says anything; when it is over its place is free.
+        async fn silence(self, flows: &Flows) -> Duration {
+            pause();
+            let since = Instant::now();
+            let ended = timeout(Duration::from_secs(1000), self.task).await.expect("a silent flow ends");
+            assert_eq!(ended.unwrap().unwrap(), None, "nobody is told anything");
+            let silence = since.elapsed();
+            resume();
+            assert!(flows.enter(source()).is_some(), "its place is free");
+            silence
+        }
+    }
+
+    fn source() -> std::net::IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
+
+    /// Lets this much time go by at once. Else the clock goes on: while it stands still nobody waits for a socket, it jumps.
+    async fn pass(seconds: u64) {
+        pause();
+        advance(Duration::from_secs(seconds)).await;
+        resume();
+    }
+
+    /// All places but one are taken.
+    async fn crowded() -> (Flows, Vec<Place>) {
+        let flows = Flows::default();
+        let mut others = Vec::new();
+        for n in 1..MAX_FLOWS {
+            let source = Ipv4Addr::from(0x0a00_0000 + u32::from(n % 2 == 0));
+            let mut other = flows.enter(source.into()).expect("a place");
+            assert!(other.wait(std::future::ready(())).await.is_some());
+            others.push(other);
+        }
+        (flows, others)
+    }
+
+    #[test]
+    fn a_silent_flow_ends_and_gives_its_place_back_and_one_that_speaks_goes_on() {
+        let done = netns::isolated(|| {
+            let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+            assert!(up.success());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            LocalSet::new().block_on(&runtime, async {
+                let container = UdpSocket::bind(FROM).await.unwrap();
+                let (flows, _others) = crowded().await;
+
+                let mut flow = Open::new(&flows).await;
+                flow.asks().await;
+                assert!(flows.enter(source()).is_none(), "it has the last place");
+                for _ in 0..2 {
+                    pass(25).await;
+                    flow.asks().await;
+                }
+                let unanswered = flow.silence(&flows).await.as_secs();
+                assert!((25..=31).contains(&unanswered), "{unanswered} s");
+
+                let mut flow = Open::new(&flows).await;
+                flow.asks().await;
+                for _ in 0..2 {
+                    flow.answers(&container).await;
+                    pass(170).await;
+                    flow.asks().await;
+                    pass(170).await;
+                }
+                flow.answers(&container).await;
+                let answered = flow.silence(&flows).await.as_secs();
+                assert!((170..=181).contains(&answered), "{answered} s");
+            });
+        });
+        assert!(done.is_some(), "tests of the kernel's part need root");
+    }
+}

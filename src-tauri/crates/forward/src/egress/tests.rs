@@ -10,6 +10,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, Interest},
     net::{TcpListener, TcpStream, UdpSocket},
     task::JoinHandle,
+    time::{advance, pause, resume},
 };
 
 type Guest = Duplex<DuplexStream>;
@@ -164,6 +165,36 @@ async fn datagrams_of_any_size_come_back() {
     write_message(&mut guest, b"anybody?").await.unwrap();
     let told = read_message(&mut guest, &mut Vec::new()).await;
     assert_eq!(told.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "nobody is there");
+}
+
+#[cfg_attr(windows, ignore = "a datagram does not come back under wine 8; to be run on Windows")]
+#[tokio::test]
+async fn a_silent_flow_of_datagrams_ends_and_one_that_speaks_goes_on() {
+    const IDLE: Duration = Duration::from_secs(300);
+    const NEARLY: Duration = Duration::from_secs(290);
+    /// At once. Else the clock goes on: while it stands still nobody waits for a socket, it jumps.
+    async fn pass(time: Duration) {
+        pause();
+        advance(time).await;
+        resume();
+    }
+    let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let to = SocketAddr::new(HOST_ADDRESS.into(), server.local_addr().unwrap().port());
+    let host = Host::new(EgressPolicy::default());
+    let mut guest = host.open(EgressRequest::Udp { to }).await;
+    let mut message = Vec::new();
+    for _ in 0..2 {
+        pass(NEARLY).await;
+        write_message(&mut guest, b"question").await.unwrap();
+        let (_, flow) = timeout(LIMIT, server.recv_from(&mut [0; 16])).await.expect("it goes on").unwrap();
+        pass(NEARLY).await;
+        server.send_to(b"answer", flow).await.unwrap();
+        let answered = timeout(LIMIT, read_message(&mut guest, &mut message)).await.expect("it goes on");
+        assert!(answered.unwrap() && message == b"answer");
+    }
+    pause();
+    let ended = timeout(IDLE * 2, read_message(&mut guest, &mut message)).await.expect("a silent flow ends");
+    assert!(!matches!(ended, Ok(true)), "nobody spoke");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     net::{TcpListener, TcpStream, UdpSocket},
-    time::timeout,
+    time::{Instant, advance, pause, resume, timeout},
 };
 
 /// Nothing here waits so long unless it is broken.
@@ -315,6 +315,46 @@ async fn who_asks_an_address_of_a_udp_port_is_answered_from_that_one() {
             flows.push(container);
         }
     }
+}
+
+/// Lets this much time go by at once. Else the clock goes on: while it stands still nobody waits for a socket, it jumps.
+async fn pass(time: Duration) {
+    pause();
+    advance(time).await;
+    resume();
+}
+
+#[tokio::test]
+async fn a_silent_client_of_a_udp_port_gives_its_place_back_and_one_that_speaks_keeps_it() {
+    const IDLE: Duration = Duration::from_secs(180);
+    const NEARLY: Duration = Duration::from_secs(170);
+    let mut world = world_with(|owner| owner.datagram_clients = Places::new(1));
+    let mut engine = world.engine().await;
+    let udp = PortForward { protocol: PortProtocol::Udp, ..forward("dns/0", 0) };
+    let at = SocketAddr::new(udp.host_ip, engine.publish(udp).await.unwrap());
+    let clients =
+        [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
+    clients[0].send_to(b"question", at).await.unwrap();
+    let (_, mut container) = world.containers.recv().await.unwrap();
+    let mut heard = Vec::new();
+    assert!(read_message(&mut container, &mut heard).await.unwrap());
+    for _ in 0..2 {
+        pass(NEARLY).await;
+        clients[0].send_to(b"more", at).await.unwrap();
+        let more = timeout(LIMIT, read_message(&mut container, &mut heard)).await.expect("it goes on");
+        assert!(more.unwrap() && heard == b"more");
+        pass(NEARLY).await;
+        write_message(&mut container, b"answer").await.unwrap();
+        timeout(LIMIT, clients[0].recv_from(&mut [0; 16])).await.expect("it goes on").unwrap();
+    }
+    pause();
+    let silent_since = Instant::now();
+    let ended = world.wait_for(|ports| ports[0].connections == 0);
+    timeout(IDLE * 2, ended).await.expect("a silent flow ends");
+    assert!(silent_since.elapsed() >= NEARLY);
+    resume();
+    clients[1].send_to(b"question", at).await.unwrap();
+    timeout(LIMIT, world.containers.recv()).await.expect("the place is free").unwrap();
 }
 
 #[tokio::test]

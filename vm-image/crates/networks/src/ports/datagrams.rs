@@ -124,7 +124,7 @@ async fn carry_back(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::timeout;
+    use tokio::time::{advance, pause, resume, sleep, timeout};
 
     /// Nothing here waits so long unless it is broken.
     const LIMIT: Duration = Duration::from_secs(30);
@@ -186,5 +186,44 @@ mod tests {
                 froms.push(from);
             }
         }
+    }
+
+    /// Lets this much time go by at once. Else the clock goes on: while it stands still nobody waits for a socket, it jumps.
+    async fn pass(time: Duration) {
+        pause();
+        advance(time).await;
+        resume();
+    }
+
+    #[tokio::test]
+    async fn a_silent_conversation_ends_and_gives_its_socket_back_and_one_with_talk_goes_on() {
+        const SILENCE: Duration = Duration::from_secs(90);
+        const NEARLY: Duration = Duration::from_secs(80);
+        let port = Port::on("127.0.0.1").await;
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(("127.0.0.1", port.number)).await.unwrap();
+        let from = port.hears(&client).await;
+        for _ in 0..2 {
+            pass(NEARLY).await;
+            assert_eq!(port.hears(&client).await, from, "the client spoke in time");
+            pass(NEARLY).await;
+            port.answers(&client, from).await;
+        }
+        pause();
+        let silent_since = Instant::now();
+        let socket = timeout(SILENCE * 2, async {
+            loop {
+                sleep(Duration::from_secs(1)).await;
+                if let Ok(socket) = std::net::UdpSocket::bind(from) {
+                    return socket;
+                }
+            }
+        });
+        let socket = socket.await.expect("a silent conversation gives its socket back");
+        assert!(silent_since.elapsed() >= NEARLY);
+        resume();
+        let anew = port.hears(&client).await;
+        port.answers(&client, anew).await;
+        assert_ne!(anew, socket.local_addr().unwrap());
     }
 }
