@@ -127,4 +127,50 @@ mod tests {
         packet[2..4].copy_from_slice(&sum);
         assert_eq!(checksum(&packet), 0);
     }
+
+    /// What a user's daemon has on Linux, where `net.ipv4.ping_group_range` has the user's group. In a network of this
+    /// test's own it does.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_user_pings_through_a_socket_made_for_that() {
+        use caisson_guest_proto::{Duplex, read_frame};
+        use nix::sched::{CloneFlags, unshare};
+        /// Nothing here waits so long unless it is broken.
+        const LIMIT: Duration = Duration::from_secs(30);
+        let pings = async |to: IpAddr| {
+            assert!(!Ping::to(to).unwrap().raw, "{to}");
+            let (near, far) = tokio::io::duplex(4096);
+            let mut guest = Duplex::new(near);
+            let asks = async {
+                let reply: Option<EgressReply> = read_frame(&mut guest).await.unwrap();
+                assert_eq!(reply, Some(EgressReply::Open));
+                for sequence in 1..4 {
+                    // What stands behind the identifier: the number, and what travels.
+                    let asked = [&[0, sequence][..], b"caisson"].concat();
+                    write_message(&mut guest, &asked).await.unwrap();
+                    let mut answer = Vec::new();
+                    let read = timeout(LIMIT, read_message(&mut guest, &mut answer)).await;
+                    assert!(read.expect("an answer").unwrap());
+                    assert_eq!(answer, asked, "{to}");
+                }
+            };
+            tokio::select! {
+                () = asks => {}
+                ended = serve(Box::new(Duplex::new(far)), Some(to)) => panic!("{ended:?}"),
+            }
+        };
+        let alone = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network of its own needs root");
+            let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+            assert!(up.success());
+            // Also for IPv6.
+            std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                pings("127.0.0.1".parse().unwrap()).await;
+                pings("::1".parse().unwrap()).await;
+            });
+        });
+        alone.join().unwrap();
+    }
 }
