@@ -8,6 +8,7 @@ use crate::subject::{Case, Subject};
 
 cases![
     a_network_is_made_listed_inspected_and_removed,
+    a_subnet_belongs_to_one_network,
     a_network_in_use_is_not_removed,
     containers_reach_each_other_on_their_network_by_address,
     a_container_asks_for_its_addresses,
@@ -67,6 +68,37 @@ fn a_network_is_made_listed_inspected_and_removed(on: &dyn Subject) -> Result<()
     docker.ok(["network", "rm", "n-made"])?;
     let gone = docker.run(["network", "inspect", "n-made"])?;
     ensure!(gone.status == 1 && gone.err.contains("network n-made not found"), "{gone:?}");
+    Ok(())
+}
+
+/// And a name as well, whatever subnet its second network asks for.
+fn a_subnet_belongs_to_one_network(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    let create = |name: &str, subnets: &[&str]| {
+        let asked = subnets.iter().flat_map(|subnet| ["--subnet", subnet]);
+        docker.run(["network", "create", "--ipv6"].into_iter().chain(asked).chain([name]))
+    };
+    const OWN: [&str; 2] = ["10.95.4.0/24", "fd00:ca15:95::/64"];
+    create("n-owner", &OWN)?.ok()?;
+    let taken = "Error response from daemon: invalid pool request: Pool overlaps with other one on this address space\n";
+    for wanted in ["10.95.4.0/24", "10.95.4.128/25", "10.95.0.0/16", "fd00:ca15:95::/64", "fd00:ca15:95::/48"]
+    {
+        let refused = create("n-wants", &[wanted])?;
+        ensure!(
+            refused.status == 1 && refused.out.is_empty() && refused.err == taken,
+            "{wanted}: {refused:?}"
+        );
+    }
+    let refused = create("n-owner", &["10.95.5.0/24"])?;
+    let taken = "Error response from daemon: network with name n-owner already exists\n";
+    ensure!(refused.status == 1 && refused.err == taken, "{refused:?}");
+    let left = docker.run(["network", "inspect", "n-wants"])?;
+    ensure!(left.status == 1, "what was refused is there: {left:?}");
+    // What its network leaves is free, and so is what only those had that were refused.
+    docker.ok(["network", "rm", "n-owner"])?;
+    create("n-wants", &OWN)?.ok()?;
+    create("n-owner", &["10.95.5.0/24"])?.ok()?;
+    docker.ok(["network", "rm", "n-wants", "n-owner"])?;
     Ok(())
 }
 
