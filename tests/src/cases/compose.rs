@@ -1,5 +1,6 @@
 //! docker-compose (Debian's 2.40) brings whole applications up and down.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -62,6 +63,33 @@ impl<'a> Project<'a> {
         Ok(text(&output.stdout).trim_end().to_owned())
     }
 
+    /// Since when each of its containers runs, by its name.
+    fn starts(&self) -> Result<BTreeMap<String, String>> {
+        let ids = self.ok(&["ps", "-q"])?;
+        let inspect = ["inspect", "-f", "{{.Name}} {{.State.StartedAt}}"].into_iter().chain(ids.lines());
+        let told = self.on.docker().ok(inspect)?;
+        let pairs = told.lines().filter_map(|line| line.strip_prefix('/')?.split_once(' '));
+        Ok(pairs.map(|(name, time)| (name.to_owned(), time.to_owned())).collect())
+    }
+
+    /// Restarts a service: all of its containers run anew, and no other does.
+    fn restart(&self, service: &str) -> Result<()> {
+        let before = self.starts()?;
+        self.ok(&["restart", "-t", "0", service])?;
+        let after = self.starts()?;
+        ensure!(before.keys().eq(after.keys()), "others run: {before:?}, then {after:?}");
+        let of = |name: &str| self.on.docker().ok(["inspect", "-f", SERVICE, name]);
+        for (name, time) in &before {
+            let restarted = after[name] != *time;
+            ensure!(
+                restarted == (of(name)? == service),
+                "{name} ran since {time}, then since {}",
+                after[name]
+            );
+        }
+        Ok(())
+    }
+
     /// What is left of it: containers, networks, volumes.
     fn traces(&self) -> Result<String> {
         let docker = self.on.docker();
@@ -73,6 +101,8 @@ impl<'a> Project<'a> {
         Ok(traces.concat())
     }
 }
+
+const SERVICE: &str = "{{index .Config.Labels \"com.docker.compose.service\"}}";
 
 /// The plugin, which is a program of its own, too.
 fn plugin() -> Result<PathBuf> {
@@ -140,7 +170,7 @@ fn an_application_of_three_services_comes_up_and_goes_without_a_trace(on: &dyn S
     let page = on.fetch(&format!("http://{port}/"))?;
     ensure!(page.contains("web"), "{page}");
     ensure!(project.ok(&["logs", "app"])?.matches("app is up").count() == 3);
-    project.ok(&["restart", "-t", "0", "app"])?;
+    project.restart("app")?;
     project.ok(&["up", "-d", "--scale", "app=1"])?;
     let running = project.ok(&["ps", "app", "--format", "{{.State}}"])?;
     ensure!(running == "running", "scaled to one: {running}");
@@ -218,7 +248,7 @@ fn the_classic_file_of_three_nodes_runs(on: &dyn Subject) -> Result<()> {
     ensure!(volumes.lines().eq(expected), "{volumes}");
     let kept = "/usr/share/elasticsearch/data/kept";
     project.ok(&["exec", "-T", "es02", "touch", kept])?;
-    project.ok(&["restart", "-t", "0", "es02"])?;
+    project.restart("es02")?;
     project.ok(&["exec", "-T", "es02", "ls", kept])?;
     let environment = docker.ok(["exec", "c-es01", "env"])?;
     ensure!(environment.contains("discovery.seed_hosts=es02,es03"), "{environment}");
