@@ -155,11 +155,17 @@ fn range_is_published(on: &dyn Subject, name: &str, first: u16, count: u16) -> R
     let docker = on.docker();
     let last = first + count - 1;
     let range = format!("127.0.0.1:{first}-{last}:{first}-{last}");
-    let serve = format!("httpd -p {first} -h /www; exec httpd -f -p {last} -h /www");
+    // Each port has a page of its own, which says its number.
+    let serve = format!(
+        "for port in $(seq {first} {last}); do mkdir /$port; echo $port >/$port/index.html; httpd -p $port -h /$port; done; \
+         exec sleep 1000"
+    );
     docker.ok(["run", "-d", "--name", name, "-p", &range, "web", "sh", "-c", &serve])?;
-    for port in [first, last] {
-        ensure!(on.fetch(&format!("http://127.0.0.1:{port}/"))?.contains("web"), "{port}");
-    }
+    // The last one to listen is waited for, so that all others answer at once.
+    on.fetch(&format!("http://127.0.0.1:{last}/"))?;
+    let pages = on.fetch(&format!("http://127.0.0.1:[{first}-{last}]/"))?;
+    let numbers = (first..=last).map(|port| port.to_string());
+    ensure!(pages.lines().eq(numbers), "each port has its own page: {pages}");
     let told = docker.ok(["port", name])?;
     ensure!(told.lines().count() == usize::from(count), "{told}");
     docker.ok(["rm", "-f", name])?;
