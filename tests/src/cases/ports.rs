@@ -198,18 +198,65 @@ fn a_published_port_answers_containers_at_their_gateway(on: &dyn Subject) -> Res
     Ok(())
 }
 
-/// Not by a route that a container makes itself, either.
+/// How a container asks the other end of its network for its loopback address.
+struct Detour {
+    loopback: &'static str,
+    /// What `-p` and a URL call it.
+    host: &'static str,
+    ip: &'static str,
+    /// Where `inspect` tells a container's address of this family.
+    field: &'static str,
+    make: &'static str,
+}
+
+const DETOURS: [Detour; 2] = [
+    Detour {
+        loopback: "127.0.0.1",
+        host: "127.0.0.1",
+        ip: "ip",
+        field: "IPAddress",
+        make: "ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via $g",
+    },
+    Detour {
+        loopback: "::1",
+        host: "[::1]",
+        ip: "ip -6",
+        field: "GlobalIPv6Address",
+        make: "ip -6 addr del ::1/128 dev lo; ip -6 route add ::1 via $g dev eth0",
+    },
+];
+
+/// Not by a route that a container makes itself, either: which is one, and leaves the container on its network.
 fn a_port_of_one_loopback_address_is_closed_to_containers(on: &dyn Subject) -> Result<()> {
     let docker = on.docker();
-    docker.ok(["run", "-d", "--name", "p-private", "-p", "127.0.0.1:28090:80", "web"])?;
-    on.fetch("http://127.0.0.1:28090/")?;
-    let script = "g=$(ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p'); \
-        nc -w 2 $g 28090 </dev/null && echo reached; \
-        ip addr del 127.0.0.1/8 dev lo; ip route flush table local; ip route add 127.0.0.1 via $g; \
-        nc -w 2 127.0.0.1 28090 </dev/null && echo reached; true";
-    let told = docker.run(["run", "--rm", "--cap-add", "NET_ADMIN", "busybox", "sh", "-c", script])?;
-    ensure!(told.status == 0 && !told.out.contains("reached"), "{told:?}");
-    docker.ok(["rm", "-f", "p-private"])?;
+    docker.ok(["network", "create", "--ipv6", "p-detour"])?;
+    for Detour { loopback, host, ip, field, make } in DETOURS {
+        let private = format!("{host}:28090:80");
+        let run = ["run", "-d", "--name", "p-private", "--network", "p-detour", "-p", &private, "web"];
+        docker.ok(run)?;
+        on.fetch(&format!("http://{host}:28090/"))?;
+        let format = format!("{{{{(index .NetworkSettings.Networks \"p-detour\").{field}}}}}");
+        let neighbour = docker.ok(["inspect", "-f", &format, "p-private"])?;
+        let script = format!(
+            "set -e; g=$({ip} route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p'); \
+             ask() {{ nc -w $1 $2 $3 </dev/null && echo $3 at $2 is open || echo $3 at $2 is closed; }}; \
+             ask 3 $g 28090; {make}; {ip} route get {loopback} | grep -o \"via $g dev eth0\"; ask 3 {loopback} 28090; \
+             ask 30 {neighbour} 80; echo $g"
+        );
+        let run = ["run", "--rm", "--network", "p-detour", "--cap-add", "NET_ADMIN", "busybox", "sh", "-c"];
+        let told = docker.ok(run.into_iter().chain([script.as_str()]))?;
+        let gateway = told.lines().last().context("no gateway")?;
+        let expected = [
+            format!("28090 at {gateway} is closed"),
+            format!("via {gateway} dev eth0"),
+            format!("28090 at {loopback} is closed"),
+            format!("80 at {neighbour} is open"),
+            gateway.to_owned(),
+        ];
+        ensure!(told.lines().eq(expected), "{host}: {told}");
+        docker.ok(["rm", "-f", "p-private"])?;
+    }
+    docker.ok(["network", "rm", "p-detour"])?;
     Ok(())
 }
 
