@@ -1,8 +1,11 @@
 //! Published ports.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use anyhow::{Context, Result, ensure};
 
-use crate::bounded::Bounded;
+use crate::bounded::{self, Bounded};
 use crate::cases;
 use crate::subject::Subject;
 
@@ -19,6 +22,7 @@ cases![
     a_port_of_one_loopback_address_is_closed_to_containers,
     a_port_with_nobody_behind_it_is_closed_at_once,
     a_port_that_is_taken_leaves_nothing_behind,
+    a_port_of_a_process_of_the_hosts_is_refused_until_it_ends,
 ];
 
 /// What only Caisson is held to: dockerd starts a process for each address of each port.
@@ -283,5 +287,42 @@ fn a_port_that_is_taken_leaves_nothing_behind(on: &dyn Subject) -> Result<()> {
     docker.ok(["start", "p-wants"])?;
     ensure!(on.fetch("http://127.0.0.1:28092/")?.contains("web"));
     docker.ok(["rm", "-f", "p-wants"])?;
+    Ok(())
+}
+
+/// Listens on a port of `127.0.0.1`, says as which process, and ends with its input.
+const HOLD: &str = "use IO::Socket::INET; $| = 1; my $l = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $ARGV[0], \
+    ReuseAddr => 1, Listen => 1) or die qq($@\\n); print qq($$\\n); <STDIN>";
+
+/// With dockerd's words, to which Caisson adds who it is.
+fn a_port_of_a_process_of_the_hosts_is_refused_until_it_ends(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    let mut hold = on.on_host("perl");
+    hold.args(["-e", HOLD, "28094"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut holder = hold.spawn()?;
+    bounded::watch(&holder, "the process that holds a port".to_owned())?;
+    let mut pid = String::new();
+    BufReader::new(holder.stdout.take().context("spawned with a pipe")?).read_line(&mut pid)?;
+    let pid: u32 = pid.trim_end().parse().context("the process does not listen")?;
+    let refused = docker.run(["run", "-d", "--name", "p-late", "-p", "127.0.0.1:28094:80", "web"])?;
+    drop(holder.stdin.take());
+    holder.wait()?;
+
+    let held = if on.name() == "dockerd" { String::new() } else { format!(" (held by perl (pid {pid}))") };
+    let parts: Vec<&str> = refused.err.splitn(3, ['(', ')']).collect();
+    let [what, endpoint, why] = parts[..] else { anyhow::bail!("{refused:?}") };
+    let is_told = what
+        == "docker: Error response from daemon: failed to set up container networking: \
+            driver failed programming external connectivity on endpoint p-late "
+        && endpoint.len() == 64
+        && why.starts_with(": failed to bind host port for 127.0.0.1:28094:172.17.")
+        && why.ends_with(&format!(
+            ":80/tcp: address already in use{held}\n\nRun 'docker run --help' for more information\n"
+        ));
+    ensure!(refused.status == 125 && is_told, "with the holder {pid}: {refused:?}");
+
+    docker.ok(["start", "p-late"])?;
+    ensure!(on.fetch("http://127.0.0.1:28094/")?.contains("web"));
+    docker.ok(["rm", "-f", "p-late"])?;
     Ok(())
 }
