@@ -142,6 +142,7 @@ fn pulls_use_the_hosts_proxy_and_trust_its_authorities(machine: &Machine) -> Res
 fn flows_end_with_the_daemon_and_ports_come_back_with_the_next(machine: &Machine) -> Result<()> {
     const PUBLISHED: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 28096);
     let docker = machine.docker();
+    docker.ok(["run", "-d", "--name", "tough", "--restart", "always", "-p", "127.0.0.1:28097:80", "web"])?;
     let (listener, port) = listen()?;
     // Says all the time, to who comes and to the host.
     let script = format!("cat /dev/zero | nc {HOST} {port} & exec nc -ll -p 9 -e cat /dev/zero");
@@ -160,12 +161,16 @@ fn flows_end_with_the_daemon_and_ports_come_back_with_the_next(machine: &Machine
     }
     drop(TcpListener::bind(PUBLISHED).context("the port is still bound")?);
     machine.ok(&["start"])?;
+    ensure!(
+        machine.fetch("http://127.0.0.1:28097/")?.contains("web"),
+        "nobody has to start what always runs"
+    );
     // Its connection to the host finds the test's listener again.
     docker.ok(["start", "endless"])?;
     let (mut outgoing, _) = accept(&listener, "the flow of the container that was started again")?;
     outgoing.read_exact(&mut [0; 100_000])?;
     drop(connected(PUBLISHED)?);
-    docker.ok(["rm", "-f", "endless"])?;
+    docker.ok(["rm", "-f", "endless", "tough"])?;
     Ok(())
 }
 
