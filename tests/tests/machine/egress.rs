@@ -315,15 +315,15 @@ const ASK_BY_TCP: &str = "use IO::Socket::INET; open my $f, '/etc/resolv.conf' o
     my ($server) = map { /^nameserver (\\S+)/ ? $1 : () } <$f>; \
     my $q = pack('n6', 7, 0x100, 1, 0, 0, 0) . join('', map { pack 'C/a*', $_ } split /\\./, $ARGV[0]) . pack('Cn2', 0, 1, 1); \
     my $s = IO::Socket::INET->new(PeerAddr => $server, PeerPort => 53) or die qq($server: $!); print $s pack('n/a*', $q); \
-    $s->flush; read $s, my $l, 2; read $s, my $a, unpack('n', $l); print join '.', unpack 'C4', substr $a, -4";
+    $s->flush; read $s, my $l, 2; read $s, my $a, unpack('n', $l); print qq($server ), join '.', unpack 'C4', substr $a, -4";
 
-/// The daemon's own mount namespace has a name in its hosts file that no server knows.
+/// The daemon's own mount namespace has names in its hosts file that no server knows.
 fn a_name_that_only_the_host_knows(machine: &Machine) -> Result<()> {
     import_debian(machine)?;
     let hosts = machine.home().join("hosts");
     std::fs::write(
         &hosts,
-        "127.0.0.1 localhost\n203.0.113.77 only-here.test\n2001:db8::77 only-here.test\n",
+        "127.0.0.1 localhost\n203.0.113.77 only-here.test\n203.0.113.78 also-here.test\n2001:db8::77 only-here.test\n",
     )?;
     machine.ok(&["stop"])?;
     let caisson = machine.caisson(&[]);
@@ -335,14 +335,41 @@ fn a_name_that_only_the_host_knows(machine: &Machine) -> Result<()> {
         .arg(caisson.get_program())
         .in_time()?;
     ensure!(output.status.success(), "{}", told(&output));
-    let known = sh(machine, "nslookup only-here.test && nslookup -type=aaaa only-here.test")?.ok();
-    let by_tcp =
-        machine.docker().ok(["run", "--rm", "debian:small", "perl", "-e", ASK_BY_TCP, "only-here.test"]);
+    let asked = names_of_the_host(machine);
     machine.ok(&["stop"])?;
     machine.ok(&["start"])?;
-    let known = known?;
-    ensure!(known.contains("203.0.113.77") && known.contains("2001:db8::77"), "{known}");
-    let by_tcp = by_tcp?;
-    ensure!(by_tcp == "203.0.113.77", "{by_tcp}");
+    asked
+}
+
+/// From both kinds of network, by UDP and by TCP: on one that a user made, the container's own name server hands on what it is asked.
+fn names_of_the_host(machine: &Machine) -> Result<()> {
+    let docker = machine.docker();
+    docker.ok(["network", "create", "asks"])?;
+    for (network, server) in [("bridge", "192.0.0.253"), ("asks", "127.0.0.11")] {
+        let ask = |image: &str, program: &[&str]| {
+            docker.ok([&["run", "--rm", "--network", network, image], program].concat())
+        };
+        let by_tcp = |name: &str, address: &str| -> Result<()> {
+            let told = ask("debian:small", &["perl", "-e", ASK_BY_TCP, name])?;
+            ensure!(told == format!("{server} {address}"), "{name} on {network}: {told}");
+            Ok(())
+        };
+        // Before anybody has asked by UDP, whose answer the name server keeps.
+        by_tcp("also-here.test", "203.0.113.78")?;
+        for (name, address) in [
+            ("only-here.test", "203.0.113.77"),
+            ("host.docker.internal", HOST),
+            ("gateway.docker.internal", HOST),
+        ] {
+            let told = ask("busybox", &["nslookup", "-type=a", name])?;
+            let lines = [format!("Server:\t\t{server}"), format!("Address: {address}")];
+            let is_told = lines.iter().all(|wanted| told.lines().any(|line| line == wanted));
+            ensure!(is_told, "{name} on {network}: {told}");
+            by_tcp(name, address)?;
+        }
+        let six = ask("busybox", &["nslookup", "-type=aaaa", "only-here.test"])?;
+        ensure!(six.contains("2001:db8::77"), "{network}: {six}");
+    }
+    docker.ok(["network", "rm", "asks"])?;
     Ok(())
 }
