@@ -25,6 +25,7 @@ machine_cases![
     what_is_the_machines_own_is_out_of_reach,
     packages_are_installed_over_the_internet,
     a_udp_port_is_published,
+    what_a_container_publishes_is_reached_by_the_hosts_name,
     a_name_that_only_the_host_knows,
 ];
 
@@ -310,7 +311,46 @@ fn a_udp_port_is_published(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Asks the container's name server by TCP for the IPv4 address of a name, and prints it (RFC 1035, section 4.2.2).
+/// Sends a datagram each second until one comes back, and prints it.
+const ASK_ECHO: &str = "use IO::Socket::INET; use IO::Select; alarm 120; \
+    my $s = IO::Socket::INET->new(Proto => 'udp', PeerAddr => $ARGV[0], PeerPort => $ARGV[1]) or die qq($@); \
+    do { $s->send('there and back') } until IO::Select->new($s)->can_read(1); $s->recv(my $d, 100) // die $!; print $d";
+
+/// Out of the machine to the host's port, and back in to another container or to the same.
+fn what_a_container_publishes_is_reached_by_the_hosts_name(machine: &Machine) -> Result<()> {
+    import_debian(machine)?;
+    let docker = machine.docker();
+    docker.ok(["network", "create", "hairpin"])?;
+    for publish in ["127.0.0.1::80", "80"] {
+        docker.ok(["run", "-d", "--name", "hair", "--network", "hairpin", "-p", publish, "web"])?;
+        let told = docker.ok(["port", "hair", "80/tcp"])?;
+        let port = told.lines().next().and_then(|line| line.rsplit(':').next()).context("no port")?;
+        machine.fetch(&format!("http://127.0.0.1:{port}/"))?;
+        let url = format!("http://host.docker.internal:{port}/");
+        let ask = ["wget", "-qO-", &url];
+        for network in ["bridge", "hairpin", "host"] {
+            let page = docker.ok([&["run", "--rm", "--network", network, "busybox"], &ask[..]].concat())?;
+            ensure!(page.contains("web"), "{publish} from {network}: {page}");
+        }
+        let page = docker.ok([&["exec", "hair"], &ask[..]].concat())?;
+        ensure!(page.contains("web"), "{publish} by itself: {page}");
+        docker.ok(["rm", "-f", "hair"])?;
+    }
+    let run = ["run", "-d", "--name", "hair", "-p", "127.0.0.1::7/udp", "debian:small", "perl", "-e", ECHO];
+    docker.ok(run)?;
+    let told = docker.ok(["port", "hair", "7/udp"])?;
+    let port = told.rsplit(':').next().context("no port")?;
+    let ask = ["debian:small", "perl", "-e", ASK_ECHO, "host.docker.internal", port];
+    for network in ["bridge", "hairpin"] {
+        let heard = docker.ok([&["run", "--rm", "--network", network], &ask[..]].concat())?;
+        ensure!(heard == "there and back", "from {network}: {heard}");
+    }
+    docker.ok(["rm", "-f", "hair"])?;
+    docker.ok(["network", "rm", "hairpin"])?;
+    Ok(())
+}
+
+/// Asks the container's name server by TCP for the IPv4 address of a name, and prints the server and it (RFC 1035, section 4.2.2).
 const ASK_BY_TCP: &str = "use IO::Socket::INET; open my $f, '/etc/resolv.conf' or die; \
     my ($server) = map { /^nameserver (\\S+)/ ? $1 : () } <$f>; \
     my $q = pack('n6', 7, 0x100, 1, 0, 0, 0) . join('', map { pack 'C/a*', $_ } split /\\./, $ARGV[0]) . pack('Cn2', 0, 1, 1); \
