@@ -225,17 +225,30 @@ fn where_the_host_has_no_way_containers_are_told_so(machine: &Machine) -> Result
     Ok(())
 }
 
+/// The machine's own addresses on a network, each with a space behind it: IPv4's before IPv6's.
+pub(crate) const GATEWAYS: &str = "{{range .IPAM.Config}}{{.Gateway}} {{end}}";
+
 /// The address of the machine's own that containers of the default network see.
 pub(crate) fn bridge(machine: &Machine) -> Result<String> {
     machine.docker().ok(["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge"])
 }
 
 fn what_is_the_machines_own_is_out_of_reach(machine: &Machine) -> Result<()> {
-    // The proxy, at the machine's own address and at the bridge's.
-    for address in ["192.0.0.253", bridge(machine)?.as_str()] {
-        let answer = sh(machine, &format!("nc -w 5 {address} 15001 </dev/null"))?;
-        ensure!(answer.status == 1 && answer.err.contains("Connection refused"), "{address}: {answer:?}");
+    let docker = machine.docker();
+    docker.ok(["network", "create", "--ipv6", "shuts"])?;
+    let gateways = docker.ok(["network", "inspect", "-f", GATEWAYS, "shuts"])?;
+    let (four, six) = gateways.trim().split_once(' ').context("one gateway")?;
+    let default = bridge(machine)?;
+    // The proxy, at the machine's own address and at the bridges'.
+    for (network, address) in
+        [("bridge", "192.0.0.253"), ("bridge", &default), ("shuts", four), ("shuts", six)]
+    {
+        let ask = ["run", "--rm", "--network", network, "busybox", "nc", "-w", "5", address, "15001"];
+        let answer = docker.run(ask)?;
+        let is_shut = answer.status == 1 && answer.err.contains("Connection refused");
+        ensure!(is_shut, "{address} from {network}: {answer:?}");
     }
+    docker.ok(["network", "rm", "shuts"])?;
     Ok(())
 }
 

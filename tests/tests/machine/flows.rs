@@ -300,13 +300,13 @@ fn raise_file_limit(wanted: u64) -> Result<()> {
 }
 
 /// Addresses of documentation (RFC 5737, RFC 3849) that the host has on its loopback as long as this lives.
-struct Addresses;
+pub(crate) struct Addresses;
 
 const V4: &str = "203.0.113.5";
-const V6: &str = "2001:db8:ca15::5";
+pub(crate) const V6: &str = "2001:db8:ca15::5";
 
 impl Addresses {
-    fn add() -> Result<Self> {
+    pub(crate) fn add() -> Result<Self> {
         let added = Self;
         Self::change("replace")?;
         Ok(added)

@@ -11,7 +11,8 @@ use caisson_tests::cli::Answer;
 use caisson_tests::machine::Machine;
 use caisson_tests::subject::Subject;
 
-use crate::egress::{accept_within, import_debian, welcome};
+use crate::egress::{GATEWAYS, accept_within, import_debian, welcome};
+use crate::flows::{Addresses, V6};
 use crate::host::{Route, wait_for_route};
 
 machine_cases![
@@ -107,11 +108,15 @@ fn as_admin(machine: &Machine, network: &str, script: &str) -> Result<Answer> {
     machine.docker().run(run)
 }
 
-fn gateway(machine: &Machine, network: &str) -> Result<String> {
-    machine.docker().ok(["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", network])
+/// The machine's own addresses on a network: of IPv4 and of IPv6.
+fn gateways(machine: &Machine, network: &str) -> Result<(String, String)> {
+    let told = machine.docker().ok(["network", "inspect", "-f", GATEWAYS, network])?;
+    let (four, six) = told.trim().split_once(' ').with_context(|| format!("one gateway: {told}"))?;
+    Ok((four.to_owned(), six.to_owned()))
 }
 
 /// What became of a container's ask for the host's port.
+#[derive(Debug)]
 struct Outcome {
     answer: Answer,
     /// Whether the host saw a connection.
@@ -128,9 +133,10 @@ impl Outcome {
     }
 }
 
-/// Runs a script that asks for a port of the host's, which is `$port`, and then has its end.
-fn ask_the_host(machine: &Machine, network: &str, script: &str) -> Result<Outcome> {
-    let (listener, port) = crate::egress::listen()?;
+/// Runs a script that asks for a port of one of the host's addresses, which is `$port`, and then has its end.
+fn ask_the_host(machine: &Machine, at: &str, network: &str, script: &str) -> Result<Outcome> {
+    let listener = TcpListener::bind((at, 0))?;
+    let port = listener.local_addr()?.port();
     let (asked, ended) = std::sync::mpsc::channel::<()>();
     let served = std::thread::spawn(move || -> Result<bool> {
         loop {
@@ -150,17 +156,28 @@ fn ask_the_host(machine: &Machine, network: &str, script: &str) -> Result<Outcom
     Ok(Outcome { answer: answer?, reached })
 }
 
+/// The host's loopback and another address of the host's: what containers call them, and how they set their ways.
+const TO_HOST: [(&str, &str, &str); 2] = [("127.0.0.1", HOST, "ip -4"), (V6, V6, "ip -6")];
+
 /// What gets out of one network does not get out of the other, which differs in nothing but that it is internal.
 fn an_internal_network_is_shut_whatever_its_containers_do(machine: &Machine) -> Result<()> {
     let docker = machine.docker();
+    let _addresses = Addresses::add()?;
     for (network, internal) in [("m-outer", false), ("m-inner", true)] {
-        docker.ok(["network", "create", &format!("--internal={internal}"), network])?;
-        let way_out = format!("ip route replace default via {} && ", gateway(machine, network)?);
-        let ask = format!("{way_out}nc -w 5 {HOST} $port </dev/null");
-        let outcome = ask_the_host(machine, network, &ask)?;
-        let as_wanted = if internal { outcome.is_shut() } else { outcome.is_through() };
-        ensure!(as_wanted, "{network}: {:?}, reached: {}", outcome.answer, outcome.reached);
-        let ask = format!("{way_out}nslookup -timeout=5 host.docker.internal 192.0.0.253");
+        docker.ok(["network", "create", "--ipv6", &format!("--internal={internal}"), network])?;
+        let (four, six) = gateways(machine, network)?;
+        let way_out = |ip: &str| {
+            let gateway = if ip == "ip -6" { &six } else { &four };
+            format!("{ip} route replace default via {gateway} dev eth0 && echo there is a way &&")
+        };
+        for (at, to, ip) in TO_HOST {
+            let ask = format!("{} nc -w 5 {to} $port </dev/null", way_out(ip));
+            let outcome = ask_the_host(machine, at, network, &ask)?;
+            let as_wanted = if internal { outcome.is_shut() } else { outcome.is_through() };
+            let is_tried = outcome.answer.out.contains("there is a way");
+            ensure!(as_wanted && is_tried, "{to} from {network}: {outcome:?}");
+        }
+        let ask = format!("{} nslookup -timeout=5 host.docker.internal 192.0.0.253", way_out("ip -4"));
         let answer = as_admin(machine, network, &ask)?;
         ensure!((answer.status == 0) != internal, "{network}: {answer:?}");
         docker.ok(["network", "rm", network])?;
@@ -168,17 +185,31 @@ fn an_internal_network_is_shut_whatever_its_containers_do(machine: &Machine) -> 
     Ok(())
 }
 
-/// What gets out under the container's own address does not get out under another one.
+/// What gets out under the container's own address does not get out under another one, which the container has given itself.
 fn nobody_sends_under_anothers_address(machine: &Machine) -> Result<()> {
     let docker = machine.docker();
-    docker.ok(["network", "create", "m-honest"])?;
-    let at = gateway(machine, "m-honest")?;
-    for (address, honest) in [("$(hostname -i)", true), ("10.250.0.9", false)] {
-        let pose = format!("a={address}; ip addr add $a/32 dev eth0; ip route del default");
-        let ask = format!("{pose}; ip route add default via {at} src $a && nc -w 5 {HOST} $port </dev/null");
-        let outcome = ask_the_host(machine, "m-honest", &ask)?;
-        let as_wanted = if honest { outcome.is_through() } else { outcome.is_shut() };
-        ensure!(as_wanted, "{address}: {:?}, reached: {}", outcome.answer, outcome.reached);
+    let _addresses = Addresses::add()?;
+    docker.ok(["network", "create", "--ipv6", "m-honest"])?;
+    let (four, six) = gateways(machine, "m-honest")?;
+    for ((at, to, ip), gateway, other) in
+        [(TO_HOST[0], &four, "10.250.0.9/32"), (TO_HOST[1], &six, "fd00:250::9/128")]
+    {
+        let own = format!(
+            "$({ip} addr show dev eth0 scope global | sed -n 's,.*inet6* \\([^/]*\\)/.*,\\1/{},p')",
+            if ip == "ip -6" { 128 } else { 32 }
+        );
+        for (address, honest) in [(own.as_str(), true), (other, false)] {
+            // On the loopback, where no address has to wait until nobody else is found to have it.
+            let pose = format!(
+                "a={address}; s=${{a%/*}}; {ip} addr add $a dev lo && {ip} route replace default via {gateway} dev eth0 src $s \
+                 && {ip} route get {to} | grep -q \" src $s \" && echo asks as $s"
+            );
+            let ask = format!("{pose} && nc -w 5 {to} $port </dev/null");
+            let outcome = ask_the_host(machine, at, "m-honest", &ask)?;
+            let as_wanted = if honest { outcome.is_through() } else { outcome.is_shut() };
+            let is_tried = outcome.answer.out.contains("asks as ");
+            ensure!(as_wanted && is_tried, "{to} from {address}: {outcome:?}");
+        }
     }
     docker.ok(["network", "rm", "m-honest"])?;
     Ok(())
