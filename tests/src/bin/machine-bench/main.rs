@@ -110,34 +110,63 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 /// Prints what forwards cost that nobody uses.
 fn idle_forwards(machine: &Machine) -> Result<()> {
-    let (cpu_before, kib_before) = cost(machine)?;
+    let before = costs(machine)?;
     let last = 20_000 + IDLE - 1;
     let publish = format!("127.0.0.1:20000-{last}:20000-{last}");
     machine
         .docker()
         .ok(["run", "-d", "--name", "idle", "-p", &publish, "traffic", "/traffic", "serve", "9"])?;
-    let (cpu, kib) = cost(machine)?;
-    println!(
-        "{IDLE} idle forwards: the daemon's memory {kib_before} -> {kib} KiB, its processor time in {WATCHED:?} {cpu_before:?} -> {cpu:?}"
-    );
+    println!("{IDLE} idle forwards, processor time in {WATCHED:?} and memory:");
+    for (Process { what, .. }, (before, after)) in PROCESSES.iter().zip(before.iter().zip(&costs(machine)?)) {
+        println!("  {what}: {:?} -> {:?}, {} -> {} KiB", before.used, after.used, before.kib, after.kib);
+    }
     machine.docker().ok(["rm", "-f", "idle"])?;
     Ok(())
 }
 
-/// The daemon's processor time while it is watched, and the memory that it holds then, in KiB.
-fn cost(machine: &Machine) -> Result<(Duration, u64)> {
-    let daemon = *machine.processes("caisson-host")?.first().context("no daemon")?;
-    let ticks = || -> Result<u64> {
-        let stat = std::fs::read_to_string(format!("/proc/{daemon}/stat"))?;
-        // Behind the name, which may hold anything: user and system time (proc(5)) are the twelfth and thirteenth field.
-        let fields: Vec<&str> = stat.rsplit(')').next().context("no name")?.split_whitespace().collect();
-        ensure!(fields.len() > 12, "{stat}");
-        Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
-    };
-    let before = ticks()?;
+/// A process that forwards may cost something.
+struct Process {
+    what: &'static str,
+    program: &'static str,
+}
+
+/// The agent and the engine live in the machine, so QEMU's processor time is theirs too.
+const PROCESSES: [Process; 2] = [
+    Process { what: "the daemon", program: "caisson-host" },
+    Process { what: "QEMU with the machine in it", program: "qemu-system-x86_64" },
+];
+
+/// A process's processor time while it is watched, and the memory that it holds then.
+struct Cost {
+    used: Duration,
+    kib: u64,
+}
+
+/// What each of the processes costs, all watched at once.
+fn costs(machine: &Machine) -> Result<Vec<Cost>> {
+    let pids = PROCESSES.iter().map(|process| {
+        let found = machine.processes(process.program)?;
+        found.first().copied().with_context(|| format!("no {}", process.program))
+    });
+    let pids = pids.collect::<Result<Vec<_>>>()?;
+    let before = pids.iter().map(|pid| ticks(*pid)).collect::<Result<Vec<_>>>()?;
     std::thread::sleep(WATCHED);
-    let used = TICK * u32::try_from(ticks()? - before)?;
-    let status = std::fs::read_to_string(format!("/proc/{daemon}/status"))?;
+    let cost = |(pid, before): (&u32, u64)| {
+        Ok(Cost { used: TICK * u32::try_from(ticks(*pid)? - before)?, kib: memory(*pid)? })
+    };
+    pids.iter().zip(before).map(cost).collect()
+}
+
+fn ticks(pid: u32) -> Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Behind the name, which may hold anything: user and system time (proc(5)) are the twelfth and thirteenth field.
+    let fields: Vec<&str> = stat.rsplit(')').next().context("no name")?.split_whitespace().collect();
+    ensure!(fields.len() > 12, "{stat}");
+    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+}
+
+fn memory(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok((used, line.trim().trim_end_matches(" kB").parse()?))
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
