@@ -178,9 +178,12 @@ impl<G: Guest> Owner<G> {
 
     /// Closes first what is no longer true, since a new truth may need its port.
     async fn reconcile(&mut self, truth: Vec<PortForward>) -> Vec<PortOutcome> {
-        let wanted: HashSet<&str> = truth.iter().map(|forward| forward.key.as_str()).collect();
+        let still_true =
+            |forward: &&PortForward| self.ports.get(&forward.key).is_some_and(|open| open.is(forward));
+        let kept: HashSet<&str> =
+            truth.iter().filter(still_true).map(|forward| forward.key.as_str()).collect();
         let gone: Vec<String> =
-            self.ports.keys().filter(|key| !wanted.contains(key.as_str())).cloned().collect();
+            self.ports.keys().filter(|key| !kept.contains(key.as_str())).cloned().collect();
         for key in gone {
             self.close(&key).await;
         }
