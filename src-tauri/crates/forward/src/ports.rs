@@ -2,7 +2,8 @@
 //!
 //! The engine opens a PORTS stream and first tells the whole truth (`Reconcile`), then each change; it waits for every
 //! answer, so that a port is bound before its container starts, and a refusal is what `docker run -p` prints. When a stream
-//! drops, the ports stay until the engine is back and reconciles; when the machine is off, all are closed.
+//! drops, the ports stay until the engine is back and reconciles, and then nothing more is done for the one before; when the
+//! machine is off, all are closed.
 
 mod bind;
 mod datagrams;
@@ -85,6 +86,8 @@ impl Drop for Ports {
 
 /// A call of the engine's, and where its answer goes.
 struct Asked {
+    /// The number of its stream. Later ones have higher numbers.
+    stream: u64,
     call: PortsCall,
     answer: oneshot::Sender<Result<PortsAnswer, PublishRefused>>,
 }
@@ -100,6 +103,8 @@ struct Owner<G> {
     connections: Places,
     /// The same for clients of UDP ports.
     datagram_clients: Places,
+    /// The last stream on which the whole truth was told.
+    truth_of: u64,
     /// Told by ports when a connection came or went.
     changed: (mpsc::Sender<()>, mpsc::Receiver<()>),
 }
@@ -113,6 +118,7 @@ impl<G: Guest> Owner<G> {
             publish,
             connections: Places::new(MAX_CONNECTIONS),
             datagram_clients: Places::new(MAX_DATAGRAM_CLIENTS),
+            truth_of: 0,
             changed: mpsc::channel(1),
         }
     }
@@ -124,16 +130,22 @@ impl<G: Guest> Owner<G> {
     ) {
         let (ask, mut asked) = mpsc::channel(1);
         let mut sessions = JoinSet::new();
+        let mut last = 0;
         loop {
             tokio::select! {
                 Some(stream) = streams.recv(), if sessions.len() < MAX_STREAMS => {
-                    sessions.spawn(session::serve(stream, ask.clone()));
+                    last += 1;
+                    sessions.spawn(session::serve(stream, last, ask.clone()));
                 }
                 Some(_) = sessions.join_next() => {}
                 Some(_) = self.retired.join_next() => {}
-                Some(Asked { call, answer }) = asked.recv() => {
-                    // A session that is gone wants nothing more; the next one reconciles.
-                    if !answer.is_closed() {
+                Some(Asked { stream, call, answer }) = asked.recv() => {
+                    // A session that is gone wants nothing more; the next one reconciles. Once it has, nothing is done of what an
+                    // engine before it had still to ask, which hears no answer but the end of its stream.
+                    if !answer.is_closed() && stream >= self.truth_of {
+                        if let PortsCall::Reconcile { .. } = call {
+                            self.truth_of = stream;
+                        }
                         let _ = answer.send(self.answer(call).await);
                         self.show();
                     }
