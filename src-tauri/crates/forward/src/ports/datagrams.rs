@@ -40,8 +40,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The clients' flows, each by the way to it.
 type Clients = Arc<Mutex<HashMap<Ends, mpsc::Sender<Vec<u8>>>>>;
 
-/// Leads every client's datagrams to the container and the answers back. Its flows end with it.
+/// Leads every client's datagrams to the container and the answers back. Its flows go on in `flows`, and have the socket, too.
 pub(super) async fn serve(
+    flows: &mut JoinSet<()>,
     socket: Datagrams,
     forward: PortForward,
     guest: impl Guest,
@@ -49,7 +50,6 @@ pub(super) async fn serve(
     places: Share,
 ) {
     let (socket, clients) = (Arc::new(socket), Clients::default());
-    let mut flows = JoinSet::new();
     let mut buffer = vec![0; MAX_MESSAGE];
     loop {
         let (length, ends) = match socket.receive(&mut buffer).await {

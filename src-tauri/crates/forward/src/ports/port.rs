@@ -7,7 +7,9 @@ use super::{
     places::{Place, Share},
 };
 use crate::{Accept, Guest, serve_each_in};
-use caisson_guest_proto::{PortForward, PortProtocol, RelayProtocol, RelayRequest, copy};
+use caisson_guest_proto::{
+    PortForward, PortProtocol, RelayProtocol, RelayRequest, copy, datagrams::Datagrams,
+};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -52,7 +54,7 @@ impl Port {
                 tokio::spawn(accept(Limited { listener, places }, told, forward.target, guest, counter))
             }
             Bound::Udp(socket) => {
-                tokio::spawn(datagrams::serve(socket, forward.clone(), guest, counter, places))
+                tokio::spawn(receive(socket, told, forward.clone(), guest, counter, places))
             }
         };
         Self { forward, connections, shut: Some(shut), task }
@@ -78,24 +80,28 @@ impl Port {
 
     /// Closes the listener and cuts its connections. Returns when the port is free.
     pub(super) async fn close(mut self) {
-        self.task.abort();
-        // It ends with "cancelled", which is what was asked.
+        match self.forward.protocol {
+            PortProtocol::Tcp => self.task.abort(),
+            PortProtocol::Udp => drop(self.shut()),
+        }
+        // It ends, or with "cancelled", which is what was asked.
         let _ = (&mut self.task).await;
+    }
+
+    /// Tells that nobody is to be let in any more. The end of what this gives is that of the listener.
+    fn shut(&mut self) -> Option<oneshot::Receiver<()>> {
+        let (open, closed) = oneshot::channel();
+        self.shut.take()?.send(open).ok()?;
+        Some(closed)
     }
 
     /// Closes the listener, and returns when the port is free. What is left are its connections: they end by themselves,
     /// or when what is left is dropped. Datagrams have no connections.
     pub(super) async fn retire(mut self) -> impl Future<Output = ()> + Send + 'static {
-        let (open, mut closed) = oneshot::channel();
-        match self
-            .shut
-            .take()
-            .filter(|_| self.forward.protocol == PortProtocol::Tcp)
-            .map(|shut| shut.send(open))
-        {
+        match self.shut() {
             // It is never sent anything: its end is what is waited for.
-            Some(Ok(())) => drop((&mut closed).await),
-            _ => self.task.abort(),
+            Some(closed) => drop(closed.await),
+            None => self.task.abort(),
         }
         async move {
             // It ends by itself, or with "cancelled".
@@ -180,6 +186,24 @@ async fn accept(
     };
     drop(open);
     while served.join_next().await.is_some() {}
+}
+
+/// Takes datagrams until it is told to take no more. Each flow has the socket, so the port is free only when all have ended.
+async fn receive(
+    socket: Datagrams,
+    told: oneshot::Receiver<oneshot::Sender<()>>,
+    forward: PortForward,
+    guest: impl Guest,
+    counter: Counter,
+    places: Share,
+) {
+    let mut flows = JoinSet::new();
+    let open = tokio::select! {
+        () = datagrams::serve(&mut flows, socket, forward, guest, counter, places) => None,
+        Ok(open) = told => Some(open),
+    };
+    flows.shutdown().await;
+    drop(open);
 }
 
 /// Leads one client to the container. A container that refuses is a connection that closes at once, as through dockerd.
