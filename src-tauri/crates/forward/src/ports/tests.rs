@@ -1,3 +1,5 @@
+mod properties;
+
 use super::*;
 use crate::testing::{FakeGuest, Opened, status};
 use caisson_guest_proto::{
