@@ -23,6 +23,7 @@ cases![
     a_port_with_nobody_behind_it_is_closed_at_once,
     a_port_that_is_taken_leaves_nothing_behind,
     a_port_of_a_process_of_the_hosts_is_refused_until_it_ends,
+    a_udp_port_answers_from_the_address_that_was_asked,
 ];
 
 /// What only Caisson is held to: dockerd starts a process for each address of each port.
@@ -324,5 +325,20 @@ fn a_port_of_a_process_of_the_hosts_is_refused_until_it_ends(on: &dyn Subject) -
     docker.ok(["start", "p-late"])?;
     ensure!(on.fetch("http://127.0.0.1:28094/")?.contains("web"));
     docker.ok(["rm", "-f", "p-late"])?;
+    Ok(())
+}
+
+/// The client's socket is connected, so it hears from no other.
+fn a_udp_port_answers_from_the_address_that_was_asked(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["run", "-d", "--name", "p-echo", "-p", "28094:7/udp", "web", "udp-echo", "7"])?;
+    // The server may still be starting, and datagrams get lost.
+    let ask = "exec 3<>\"/dev/udp/$0/28094\" || exit; for n in {1..30}; do echo hello >&3; \
+        [ \"$(timeout 2 dd bs=64 count=1 status=none <&3)\" != hello ] || exit 0; done; exit 1";
+    for at in ["127.0.0.1", "127.0.0.2", "::1"] {
+        let asked = on.on_host("bash").args(["-c", ask, at]).in_time()?;
+        ensure!(asked.status.success(), "{at}: {asked:?}");
+    }
+    docker.ok(["rm", "-f", "p-echo"])?;
     Ok(())
 }
