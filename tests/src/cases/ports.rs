@@ -24,6 +24,7 @@ cases![
     a_port_that_is_taken_leaves_nothing_behind,
     a_port_of_a_process_of_the_hosts_is_refused_until_it_ends,
     a_udp_port_answers_from_the_address_that_was_asked,
+    a_port_is_reached_by_ipv6_from_here_and_from_its_network,
 ];
 
 /// What only Caisson is held to: dockerd starts a process for each address of each port.
@@ -340,5 +341,22 @@ fn a_udp_port_answers_from_the_address_that_was_asked(on: &dyn Subject) -> Resul
         ensure!(asked.status.success(), "{at}: {asked:?}");
     }
     docker.ok(["rm", "-f", "p-echo"])?;
+    Ok(())
+}
+
+fn a_port_is_reached_by_ipv6_from_here_and_from_its_network(on: &dyn Subject) -> Result<()> {
+    let docker = on.docker();
+    docker.ok(["network", "create", "--ipv6", "--subnet", "fd00:ca15:4::/64", "p-six"])?;
+    docker.ok(["run", "-d", "--name", "p-dual", "--network", "p-six", "-p", "28071:80", "web"])?;
+    for at in ["127.0.0.1", "[::1]"] {
+        let fetched = on.fetch(&format!("http://{at}:28071/"))?;
+        ensure!(fetched.contains("web"), "{at}: {fetched}");
+    }
+    let gateway =
+        ["run", "--rm", "--network", "p-six", "busybox", "wget", "-qO-", "http://[fd00:ca15:4::1]:28071/"];
+    let fetched = docker.ok(gateway)?;
+    ensure!(fetched.contains("web"), "{fetched}");
+    docker.ok(["rm", "-f", "p-dual"])?;
+    docker.ok(["network", "rm", "p-six"])?;
     Ok(())
 }

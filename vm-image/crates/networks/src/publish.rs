@@ -7,17 +7,18 @@ use tracing::warn;
 use crate::book::{PortRecord, SandboxRecord};
 use crate::drivers::{BridgeOptions, GatewayMode};
 use crate::networks::blocking;
-use crate::ports::Owner;
+use crate::ports::{Owner, Reach};
 use crate::{AttachError, Endpoint, Networks, PortBinding};
 
 impl SandboxRecord {
-    /// The endpoint to which published ports lead, and its address.
-    pub(crate) fn reachable(&self) -> Option<(&Endpoint, IpAddr)> {
+    /// The endpoint to which published ports lead, and how.
+    pub(crate) fn reachable(&self) -> Option<(&Endpoint, Reach)> {
         let endpoints = || self.endpoints.iter().map(|record| &record.endpoint);
         [true, false].into_iter().find_map(|ipv4| {
             let endpoint = crate::sandbox::way_out(endpoints(), ipv4)?;
             let link = endpoint.link.as_ref()?;
-            Some((endpoint, if ipv4 { link.ipv4 } else { link.ipv6 }?.address))
+            let address = if ipv4 { link.ipv4 } else { link.ipv6 }?.address;
+            Some((endpoint, Reach { address, ipv6: link.ipv6.map(|ipv6| ipv6.address) }))
         })
     }
 }
@@ -25,13 +26,13 @@ impl SandboxRecord {
 impl Networks {
     /// Opens the ports that a sandbox wishes for; on failure none is open.
     pub(crate) async fn publish(&self, mut record: SandboxRecord) -> Result<SandboxRecord, AttachError> {
-        let Some((endpoint, address)) = self.published_at(&record) else { return Ok(record) };
+        let Some((endpoint, reach)) = self.published_at(&record) else { return Ok(record) };
         if record.wishes.is_empty() {
             return Ok(record);
         }
         let wishes = self.bound_as_the_network_says(&endpoint, &record.wishes);
         let routed = self.routed(&endpoint);
-        let owner = Owner { container: &record.container, name: &record.name, address, routed };
+        let owner = Owner { container: &record.container, name: &record.name, reach, routed };
         let opened = self.shared.ports.open(owner, &wishes).await;
         record.ports = opened.map_err(|source| AttachError::Publish {
             name: record.name.clone(),
@@ -75,18 +76,17 @@ impl Networks {
             return self.publish(record).await;
         }
         let before = std::mem::take(&mut record.ports);
-        if target.as_ref().is_some_and(|(_, address)| before.iter().all(|port| port.target.ip() == *address))
-        {
+        let leads_to =
+            |port: &PortRecord, reach: Reach| reach.from(port.published.host_ip) == port.target.ip();
+        if target.as_ref().is_some_and(|(_, reach)| before.iter().all(|port| leads_to(port, *reach))) {
             record.ports = before;
             return Ok(record);
         }
         self.shared.ports.close(&before).await;
         for mut port in before {
-            let Some((_, address)) = &target else { continue };
-            port.target.set_ip(*address);
-            let (address, routed) = (*address, [None, None]);
-            let owner = Owner { container: &record.container, name: &record.name, address, routed };
-            match self.shared.ports.reopen(owner, &port).await {
+            let Some((_, reach)) = &target else { continue };
+            port.target.set_ip(reach.from(port.published.host_ip));
+            match self.shared.ports.reopen(&record.name, &port).await {
                 Ok(()) => record.ports.push(port),
                 Err(error) => {
                     warn!(container = %record.container, %error, "a port was lost with its network")
@@ -100,12 +100,9 @@ impl Networks {
     pub(crate) async fn publish_as_before(&self, mut record: SandboxRecord, before: Vec<PortRecord>) {
         let mut open = Vec::new();
         for port in before {
-            let address = port.target.ip();
-            let owner =
-                Owner { container: &record.container, name: &record.name, address, routed: [None, None] };
             let reopened = match self.shared.ports.is_open(&port) {
                 true => Ok(()),
-                false => self.shared.ports.reopen(owner, &port).await,
+                false => self.shared.ports.reopen(&record.name, &port).await,
             };
             match reopened {
                 Ok(()) => open.push(port),
@@ -123,10 +120,10 @@ impl Networks {
     }
 
     /// Where published ports lead: only into networks whose way out is this system.
-    fn published_at(&self, record: &SandboxRecord) -> Option<(Endpoint, IpAddr)> {
-        let (endpoint, address) = record.reachable()?;
+    fn published_at(&self, record: &SandboxRecord) -> Option<(Endpoint, Reach)> {
+        let (endpoint, reach) = record.reachable()?;
         let driver = self.shared.drivers.find(&endpoint.driver)?;
-        driver.features().routed.then(|| (endpoint.clone(), address))
+        driver.features().routed.then(|| (endpoint.clone(), reach))
     }
 
     /// The addresses of an endpoint whose network is routed, of both families.

@@ -10,7 +10,6 @@ use tracing::{info, warn};
 use crate::book::SandboxRecord;
 use crate::error::chain;
 use crate::networks::{Shared, blocking};
-use crate::ports::Owner;
 use crate::{AttachError, Networks, Sandbox};
 
 /// A sandbox that outlived the engine.
@@ -83,10 +82,8 @@ impl Networks {
         let mut lost: Vec<AttachError> = self.answer_names(&record).await.err().into_iter().collect();
         let mut open = Vec::new();
         for port in std::mem::take(&mut record.ports) {
-            let Some((endpoint, address)) = record.reachable() else { break };
-            let owner =
-                Owner { container: &record.container, name: &record.name, address, routed: [None, None] };
-            match self.shared.ports.reopen(owner, &port).await {
+            let Some((endpoint, _)) = record.reachable() else { break };
+            match self.shared.ports.reopen(&record.name, &port).await {
                 Ok(()) => open.push(port),
                 Err(source) => lost.push(AttachError::Publish {
                     name: record.name.clone(),
@@ -98,10 +95,7 @@ impl Networks {
         record.ports = open;
         // What is not open again is found again.
         for listener in std::mem::take(&mut record.listeners) {
-            let address = listener.target.ip();
-            let owner =
-                Owner { container: &record.container, name: &record.name, address, routed: [None, None] };
-            if self.shared.ports.reopen(owner, &listener).await.is_ok() {
+            if self.shared.ports.reopen(&record.name, &listener).await.is_ok() {
                 record.listeners.push(listener);
             }
         }

@@ -31,7 +31,6 @@ use tracing::{debug, warn};
 use crate::Networks;
 use crate::book::SandboxRecord;
 use crate::networks::{Shared, blocking};
-use crate::ports::Owner;
 use crate::sockets::{self, Socket};
 use refused::Refused;
 
@@ -118,9 +117,7 @@ impl Networks {
         record.listeners = open;
         for forward in new {
             let (key, at) = (forward.key.clone(), SocketAddr::new(forward.host_ip, forward.host_port));
-            let address = forward.target.ip();
-            let owner = Owner { container, name: &record.name, address, routed: [None, None] };
-            match self.shared.ports.open_one(owner, forward).await {
+            match self.shared.ports.open_one(&record.name, forward).await {
                 Ok(opened) => {
                     refused.forget(&key);
                     record.listeners.push(opened);

@@ -49,10 +49,25 @@ pub(crate) struct Owner<'a> {
     pub(crate) container: &'a str,
     /// The container's name, for those who want its ports.
     pub(crate) name: &'a str,
-    /// The container's address, where its ports lead.
-    pub(crate) address: IpAddr,
+    /// Where its ports lead.
+    pub(crate) reach: Reach,
     /// Its addresses, of both families, that others reach themselves: ports of theirs are none of anybody else.
     pub(crate) routed: [Option<IpAddr>; 2],
+}
+
+/// Where a container is reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reach {
+    pub(crate) address: IpAddr,
+    /// Its address of IPv6, if it has one beside.
+    pub(crate) ipv6: Option<IpAddr>,
+}
+
+impl Reach {
+    /// Where a port of this address of the host's leads: as dockerd's, to an address of the same family if there is one.
+    pub(crate) fn from(self, host_ip: IpAddr) -> IpAddr {
+        self.ipv6.filter(|_| host_ip.is_ipv6()).unwrap_or(self.address)
+    }
 }
 
 /// All published ports.
@@ -121,17 +136,17 @@ impl Ports {
     }
 
     /// Opens a port again that was open before, under the same number. A host that is away will do so when it is back.
-    pub(crate) async fn reopen(&self, owner: Owner<'_>, record: &PortRecord) -> Result<(), PublishError> {
+    pub(crate) async fn reopen(&self, name: &str, record: &PortRecord) -> Result<(), PublishError> {
         if record.is_routed() {
             return Ok(());
         }
         if let Opener::External(external) = &self.opener
             && !external.comes_soon().await
         {
-            return self.table().reserve(owner.name, record);
+            return self.table().reserve(name, record);
         }
-        match self.open_one(owner, record.forward()).await {
-            Err(PublishError::Away(_)) => self.table().reserve(owner.name, record),
+        match self.open_one(name, record.forward()).await {
+            Err(PublishError::Away(_)) => self.table().reserve(name, record),
             other => other.map(drop),
         }
     }
@@ -201,13 +216,13 @@ impl Ports {
                 host_ip,
                 host_port: if routed.is_some() { 0 } else { number },
                 protocol: wish.protocol,
-                target: SocketAddr::new(routed.unwrap_or(owner.address), wish.container_port.0),
+                target: SocketAddr::new(routed.unwrap_or(owner.reach.from(host_ip)), wish.container_port.0),
             };
             if routed.is_some() {
                 open.push(PortRecord::of(&forward));
                 continue;
             }
-            match self.open_one(owner, forward).await {
+            match self.open_one(owner.name, forward).await {
                 Ok(record) => open.push(record),
                 // A system without IPv6 has all its addresses bound by now.
                 Err(error) if !open.is_empty() && error.is_unavailable() => {}
@@ -223,11 +238,11 @@ impl Ports {
     /// Opens one port, under this key.
     pub(crate) async fn open_one(
         &self,
-        owner: Owner<'_>,
+        name: &str,
         forward: PortForward,
     ) -> Result<PortRecord, PublishError> {
         let mut record = PortRecord::of(&forward);
-        self.table().reserve(owner.name, &record)?;
+        self.table().reserve(name, &record)?;
         match self.opener.open(forward).await {
             Ok(bound) => {
                 record.published.host_port = HostPort(bound);

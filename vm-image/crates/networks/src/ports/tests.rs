@@ -96,7 +96,12 @@ fn refusal(code: RefusalCode) -> PublishRefused {
 }
 
 fn owner() -> Owner<'static> {
-    Owner { container: "c0ffee", name: "web", address: "172.17.0.2".parse().unwrap(), routed: [None, None] }
+    Owner {
+        container: "c0ffee",
+        name: "web",
+        reach: Reach { address: "172.17.0.2".parse().unwrap(), ipv6: None },
+        routed: [None, None],
+    }
 }
 
 fn wish(host_ip: Option<&str>, host_ports: HostPorts) -> PortBinding {
@@ -134,6 +139,23 @@ async fn the_host_is_told_everything_again_whenever_it_comes_back() {
     ports.close(&opened[..1]).await;
     let (_engine, told) = host.welcome().await;
     assert!(told.is_empty());
+}
+
+#[tokio::test]
+async fn a_port_of_ipv6_leads_to_the_containers_address_of_it() {
+    for (ipv6, expected) in [(None, "172.17.0.2:80"), (Some("fd00::2"), "[fd00::2]:80")] {
+        let host = FakeHost::new();
+        let ports = Ports::start(host.publisher(), std::iter::empty());
+        let (mut engine, _) = host.welcome().await;
+        let ipv6 = ipv6.map(|ipv6| ipv6.parse().unwrap());
+        let owner = Owner { reach: Reach { ipv6, ..owner().reach }, ..owner() };
+        let wishes = [wish(None, HostPorts::exactly(8080))];
+        let (opened, asked) = tokio::join!(ports.open(owner, &wishes), async {
+            [engine.publish(Ok(8080)).await, engine.publish(Ok(8080)).await]
+        });
+        opened.unwrap();
+        assert_eq!(asked.map(|forward| forward.target.to_string()), ["172.17.0.2:80", expected]);
+    }
 }
 
 #[tokio::test]
@@ -254,7 +276,7 @@ async fn an_engine_that_starts_without_its_host_waits_once_and_keeps_its_ports()
     let ports = Ports::start(Publisher::External(socket.clone()), forwards.iter().cloned());
     let before = tokio::time::Instant::now();
     for forward in &forwards {
-        ports.reopen(owner(), &PortRecord::of(forward)).await.unwrap();
+        ports.reopen("web", &PortRecord::of(forward)).await.unwrap();
     }
     assert!(before.elapsed().as_secs() < 10, "{:?}", before.elapsed());
     let host = FakeHost { listener: UnixListener::bind(&socket).unwrap(), dir };
@@ -277,7 +299,7 @@ async fn the_ports_of_the_last_engine_are_in_the_first_reconcile_and_stay() {
     let (mut engine, told) = host.welcome().await;
     assert_eq!(told, std::slice::from_ref(&forward));
     let record = PortRecord::of(&forward);
-    let (reopened, asked) = tokio::join!(ports.reopen(owner(), &record), engine.publish(Ok(8080)));
+    let (reopened, asked) = tokio::join!(ports.reopen("web", &record), engine.publish(Ok(8080)));
     reopened.unwrap();
     assert_eq!(asked, forward);
 }

@@ -13,7 +13,7 @@ use proptest::test_runner::{Config, TestCaseError, TestCaseResult, TestRunner};
 use super::*;
 use crate::book::{NetworkRecord, PortRecord, SandboxRecord};
 use crate::drivers::Drivers;
-use crate::ports::{Owner, Ports};
+use crate::ports::{Owner, Ports, Reach};
 use crate::records::Records;
 use crate::{AttachError, IpamPool};
 
@@ -333,7 +333,7 @@ impl Harbour {
         self.ports = engine();
         for (container, ports) in &self.recorded {
             for port in ports {
-                let reopened = self.ports.reopen(owner(&name(*container)), port).await;
+                let reopened = self.ports.reopen(&name(*container), port).await;
                 prop_assert!(reopened.is_ok(), "{:?} is lost", port);
             }
         }
@@ -423,7 +423,12 @@ fn engine() -> Ports {
 }
 
 fn owner(name: &str) -> Owner<'_> {
-    Owner { container: name, name, address: "172.17.0.2".parse().unwrap(), routed: [None, None] }
+    Owner {
+        container: name,
+        name,
+        reach: Reach { address: "172.17.0.2".parse().unwrap(), ipv6: None },
+        routed: [None, None],
+    }
 }
 
 fn place_of(port: &PortRecord) -> Place {
