@@ -33,11 +33,10 @@ struct Talk {
     task: tokio::task::AbortHandle,
 }
 
-/// Serves until it is dropped; its conversations end with it.
-pub(super) async fn serve(listener: Datagrams, target: SocketAddr) {
+/// Serves until it is dropped. Its conversations go on among `tasks`, and have the listener, too.
+pub(super) async fn serve(tasks: &mut JoinSet<Ends>, listener: Datagrams, target: SocketAddr) {
     let listener = Arc::new(listener);
     let mut talks: HashMap<Ends, Talk> = HashMap::new();
-    let mut tasks = JoinSet::new();
     let mut buffer = vec![0; LARGEST];
     loop {
         tokio::select! {
@@ -46,7 +45,7 @@ pub(super) async fn serve(listener: Datagrams, target: SocketAddr) {
                 let Ok((length, ends)) = received else { continue };
                 if !talks.contains_key(&ends) {
                     make_room(&mut talks);
-                    match begin(&listener, ends, target, &mut tasks).await {
+                    match begin(&listener, ends, target, tasks).await {
                         Ok(talk) => drop(talks.insert(ends, talk)),
                         Err(error) => {
                             debug!(%target, %error, "could not reach a container over UDP");
@@ -148,7 +147,8 @@ mod tests {
             let number = listener.local_addr().unwrap().port();
             let container = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             let target = container.local_addr().unwrap();
-            let task = tokio::spawn(serve(Datagrams::new(listener).unwrap(), target));
+            let listener = Datagrams::new(listener).unwrap();
+            let task = tokio::spawn(async move { serve(&mut JoinSet::new(), listener, target).await });
             Self { number, container, task }
         }
 

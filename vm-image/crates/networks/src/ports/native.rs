@@ -12,6 +12,7 @@ use caisson_guest_proto::{PortForward, PortProtocol, PublishRefused, RefusalCode
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, warn};
 
@@ -23,17 +24,33 @@ const BACKLOG: i32 = 4096;
 /// How long accepting rests when this process has no descriptors left.
 const REST: Duration = Duration::from_millis(100);
 
-/// The listeners, by key.
+/// The listeners, by key. They end with it.
 #[derive(Debug, Default)]
-pub(super) struct Native(Mutex<HashMap<String, JoinHandle<()>>>);
+pub(super) struct Native(Mutex<HashMap<String, Listening>>);
+
+/// A port that is served until it is told to end, or this is dropped.
+#[derive(Debug)]
+struct Listening {
+    task: JoinHandle<()>,
+    end: oneshot::Sender<()>,
+}
+
+impl Listening {
+    /// Ends it. The port is free when this returns.
+    async fn end(self) {
+        drop(self.end);
+        // A panic was reported where it happened.
+        let _ = self.task.await;
+    }
+}
 
 impl Native {
     /// Binds a port and starts to serve it. Returns the bound number.
     pub(super) async fn open(&self, forward: PortForward) -> Result<u16, PublishError> {
         let wanted = SocketAddr::new(forward.host_ip, forward.host_port);
         match start(wanted, &forward) {
-            Ok((task, bound)) => {
-                self.listeners().insert(forward.key, task);
+            Ok((listening, bound)) => {
+                self.listeners().insert(forward.key, listening);
                 Ok(bound)
             }
             Err(error) => {
@@ -46,45 +63,37 @@ impl Native {
     /// Closes ports and drops their connections; they are free when this returns.
     pub(super) async fn close(&self, keys: impl Iterator<Item = &str>) {
         for key in keys {
-            let task = self.listeners().remove(key);
-            if let Some(task) = task {
-                task.abort();
-                // Cancelled is what it is to be; a panic was reported where it happened.
-                let _ = task.await;
+            let listening = self.listeners().remove(key);
+            if let Some(listening) = listening {
+                listening.end().await;
             }
         }
     }
 
-    fn listeners(&self) -> MutexGuard<'_, HashMap<String, JoinHandle<()>>> {
+    fn listeners(&self) -> MutexGuard<'_, HashMap<String, Listening>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Native {
-    fn drop(&mut self) {
-        for task in self.listeners().values() {
-            task.abort();
-        }
-    }
-}
-
-fn start(address: SocketAddr, forward: &PortForward) -> io::Result<(JoinHandle<()>, u16)> {
+fn start(address: SocketAddr, forward: &PortForward) -> io::Result<(Listening, u16)> {
     let target = forward.target;
-    match forward.protocol {
+    let (end, told) = oneshot::channel();
+    let (task, bound) = match forward.protocol {
         PortProtocol::Tcp => {
             let socket = bind_socket(address, SocketType::STREAM)?;
             listen(&socket, BACKLOG)?;
             let listener = std::net::TcpListener::from(socket);
             let bound = listener.local_addr()?.port();
-            Ok((tokio::spawn(serve(TcpListener::from_std(listener)?, target)), bound))
+            (tokio::spawn(accept(TcpListener::from_std(listener)?, target, told)), bound)
         }
         PortProtocol::Udp => {
             let socket = std::net::UdpSocket::from(bind_socket(address, SocketType::DGRAM)?);
             let bound = socket.local_addr()?.port();
             let socket = Datagrams::new(UdpSocket::from_std(socket)?)?;
-            Ok((tokio::spawn(datagrams::serve(socket, target)), bound))
+            (tokio::spawn(converse(socket, target, told)), bound)
         }
-    }
+    };
+    Ok((Listening { task, end }, bound))
 }
 
 fn bind_socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
@@ -124,6 +133,24 @@ async fn refusal(error: io::Error, wanted: SocketAddr, protocol: PortProtocol) -
     PublishRefused { code, message, holder }
 }
 
+/// Serves a TCP port.
+async fn accept(listener: TcpListener, target: SocketAddr, told: oneshot::Receiver<()>) {
+    tokio::select! {
+        () = serve(listener, target) => {}
+        _ = told => {}
+    }
+}
+
+/// Serves a UDP port. Each conversation has the socket, so the port is free only when all have ended.
+async fn converse(socket: Datagrams, target: SocketAddr, told: oneshot::Receiver<()>) {
+    let mut talks = JoinSet::new();
+    tokio::select! {
+        () = datagrams::serve(&mut talks, socket, target) => {}
+        _ = told => {}
+    }
+    talks.shutdown().await;
+}
+
 /// Accepts until it is dropped; its connections end with it.
 async fn serve(listener: TcpListener, target: SocketAddr) {
     let mut connections = JoinSet::new();
@@ -155,5 +182,35 @@ async fn connect(client: TcpStream, target: SocketAddr) {
     if let Err(error) = relayed {
         debug!(%target, %error, "connection to a published port failed");
         relay::reset(&client);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of this runtime's threads one may serve the port while another one has a conversation.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_udp_port_with_conversations_is_free_when_it_is_closed() {
+        const CONVERSATIONS: usize = 100;
+        let container = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let forward = PortForward {
+            key: "c0ffee/0".into(),
+            host_ip: "127.0.0.1".parse().unwrap(),
+            host_port: 0,
+            protocol: PortProtocol::Udp,
+            target: container.local_addr().unwrap(),
+        };
+        let native = Native::default();
+        for _ in 0..10 {
+            let port = native.open(forward.clone()).await.unwrap();
+            for _ in 0..CONVERSATIONS {
+                let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                client.send_to(b"question", ("127.0.0.1", port)).await.unwrap();
+                container.recv_from(&mut [0; 16]).await.unwrap();
+            }
+            native.close(["c0ffee/0"].into_iter()).await;
+            UdpSocket::bind(("127.0.0.1", port)).await.unwrap();
+        }
     }
 }
