@@ -8,18 +8,23 @@ use std::os::windows::io::AsRawSocket;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use tokio::net::UdpSocket;
 use windows::Win32::Networking::WinSock::{
-    IP_DONTFRAGMENT, IPPROTO_IP, IPPROTO_IPV6, IPV6_DONTFRAG, SOCKET, setsockopt,
+    IP_DONTFRAGMENT, IPPROTO_IP, IPPROTO_IPV6, IPV6_DONTFRAG, SOCKET, WSAEOPNOTSUPP, setsockopt,
 };
 
-/// Winsock's functions for one socket.
+/// Winsock's functions for one socket, where there are any: wine has none.
 #[derive(Debug)]
-pub(super) struct Told(UdpSocketState);
+pub(super) struct Told(Option<UdpSocketState>);
 
 impl Told {
     pub(super) fn ask(socket: &UdpSocket) -> io::Result<Self> {
-        let told = UdpSocketState::new(socket.into())?;
-        allow_fragments(socket)?;
-        Ok(Self(told))
+        match UdpSocketState::new(socket.into()) {
+            Ok(told) => {
+                allow_fragments(socket)?;
+                Ok(Self(Some(told)))
+            }
+            Err(error) if error.raw_os_error() == Some(WSAEOPNOTSUPP.0) => Ok(Self(None)),
+            Err(error) => Err(error),
+        }
     }
 
     /// What came, from whom, and at which address.
@@ -28,9 +33,13 @@ impl Told {
         socket: &UdpSocket,
         buffer: &mut [u8],
     ) -> io::Result<(usize, SocketAddr, Option<IpAddr>)> {
+        let Self(Some(state)) = self else {
+            let (length, client) = socket.try_recv_from(buffer)?;
+            return Ok((length, client, None));
+        };
         let mut told = [RecvMeta::default()];
         // One datagram: that several are given at once has to be asked for, on Windows.
-        self.0.recv(socket.into(), &mut [IoSliceMut::new(buffer)], &mut told)?;
+        state.recv(socket.into(), &mut [IoSliceMut::new(buffer)], &mut told)?;
         let [RecvMeta { len, addr, dst_ip, .. }] = told;
         Ok((len, addr, dst_ip))
     }
@@ -42,9 +51,10 @@ impl Told {
         to: SocketAddr,
         from: Option<IpAddr>,
     ) -> io::Result<()> {
+        let Self(Some(state)) = self else { return socket.try_send_to(datagram, to).map(drop) };
         let transmit =
             Transmit { destination: to, ecn: None, contents: datagram, segment_size: None, src_ip: from };
-        self.0.try_send(socket.into(), &transmit)
+        state.try_send(socket.into(), &transmit)
     }
 }
 
